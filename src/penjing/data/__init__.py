@@ -1,0 +1,1 @@
+"""Documents to batches: shards, order, packing, mixture."""

@@ -1,0 +1,1 @@
+"""Taking tokens: sampling, the batched engine, rollouts."""

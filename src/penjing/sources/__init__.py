@@ -1,0 +1,1 @@
+"""Files to rows: formats, documents, quarantine."""

@@ -1,0 +1,1 @@
+"""Wiring: one module a stage or verb, and the list of stages."""

@@ -1,0 +1,1 @@
+"""Problems, graders and tools."""

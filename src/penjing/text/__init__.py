@@ -1,0 +1,1 @@
+"""Text to ids and back: BPE, tokenizer, conversations, chat template."""

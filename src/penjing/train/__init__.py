@@ -1,0 +1,1 @@
+"""Taking steps: loop, optimizer, objectives, checkpoints."""
