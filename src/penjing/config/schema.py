@@ -1,0 +1,340 @@
+"""What a run is: one frozen dataclass a TOML table, standard library only.
+
+Reading and checking files is `config.loading`'s duty; nothing here touches a disk.
+A field is *identity* (it changes what is made) or *conduct* (how it is made); only identity
+fields enter a stage's digest.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+STAGE_NAMES = (
+    "tokenizer",
+    "shards",
+    "pretrain",
+    "midtrain",
+    "sft",
+    "dpo",
+    "rl",
+    "evaluate",
+    "report",
+)
+
+Problems = list[tuple[str, str]]
+"""Cross-field mistakes found by a section: (field name, what is wrong and what to do)."""
+
+
+def setting(
+    default: Any,
+    help: str,
+    *,
+    at_least: float | None = None,
+    above: float | None = None,
+    at_most: float | None = None,
+    conduct: bool = False,
+) -> Any:
+    """A field with its meaning and range; `conduct` keeps it out of the stage's digest."""
+    metadata = {
+        "help": help,
+        "at_least": at_least,
+        "above": above,
+        "at_most": at_most,
+        "conduct": conduct,
+    }
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """`[model]`: one dial, `depth`; every other value is derived from it unless given."""
+
+    depth: int = setting(4, "number of transformer blocks", at_least=1, at_most=200)
+    hidden_size: int | None = setting(None, "model width; default 64 x depth", at_least=8)
+    num_attention_heads: int | None = setting(
+        None, "query heads; default hidden_size / head_dim", at_least=1
+    )
+    num_key_value_heads: int | None = setting(
+        None, "key/value heads; default: as many as query heads below depth 8, else 2", at_least=1
+    )
+    head_dim: int = setting(64, "width of one head", at_least=2)
+    intermediate_size: int | None = setting(
+        None, "SwiGLU width; default 8/3 x hidden_size, rounded up to 64", at_least=8
+    )
+    max_position_embeddings: int = setting(256, "context length in tokens", at_least=16)
+    rope_theta: float = setting(10_000.0, "base of the rotary frequencies", above=1)
+    rms_norm_eps: float = setting(1e-6, "added to the mean square in every norm", above=0)
+    tie_word_embeddings: bool = setting(False, "use the embedding table as the head")
+
+    def problems(self) -> Problems:
+        shape = self.shape(vocab_size=1)
+        found: Problems = []
+        if shape.num_attention_heads % shape.num_key_value_heads:
+            found.append(
+                (
+                    "num_key_value_heads",
+                    f"{shape.num_key_value_heads} does not divide the {shape.num_attention_heads} "
+                    "query heads: choose a divisor",
+                )
+            )
+        if shape.head_dim % 2:
+            found.append(("head_dim", f"{shape.head_dim} is odd: rotary positions need pairs"))
+        return found
+
+    def shape(self, vocab_size: int) -> "ModelShape":
+        """Every number of the model. Source: GPT-style width 64 x depth (nanochat), SwiGLU 8/3
+        (arXiv:2002.05202).
+        """
+        hidden = self.hidden_size or 64 * self.depth
+        heads = self.num_attention_heads or max(1, hidden // self.head_dim)
+        kv_heads = self.num_key_value_heads or (heads if self.depth < 8 else min(heads, 2))
+        intermediate = self.intermediate_size or -(-hidden * 8 // (3 * 64)) * 64
+        return ModelShape(
+            vocab_size=vocab_size,
+            num_hidden_layers=self.depth,
+            hidden_size=hidden,
+            num_attention_heads=heads,
+            num_key_value_heads=kv_heads,
+            head_dim=self.head_dim,
+            intermediate_size=intermediate,
+            max_position_embeddings=self.max_position_embeddings,
+            rope_theta=self.rope_theta,
+            rms_norm_eps=self.rms_norm_eps,
+            tie_word_embeddings=self.tie_word_embeddings,
+        )
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """The resolved shape of one model, as its checkpoint's `config.json` states it."""
+
+    vocab_size: int
+    num_hidden_layers: int
+    hidden_size: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    intermediate_size: int
+    max_position_embeddings: int
+    rope_theta: float
+    rms_norm_eps: float
+    tie_word_embeddings: bool
+
+
+@dataclass(frozen=True)
+class RuntimeConfig:
+    """`[runtime]`: where and in which precision the run computes."""
+
+    device: Literal["auto", "cpu", "cuda", "xpu", "mps"] = setting(
+        "auto", "auto takes the first accelerator found, else the CPU", conduct=True
+    )
+    dtype: Literal["auto", "float32", "bfloat16"] = setting(
+        "auto", "precision of matrix products; auto measures both once a run", conduct=True
+    )
+    threads: int | None = setting(None, "CPU threads; default: all cores", at_least=1, conduct=True)
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    """`[sources.NAME]`: a set of files, or one of Penjing's own generators."""
+
+    name: str
+    kind: Literal["documents", "conversations", "preferences"] = setting(
+        "documents", "what a row is"
+    )
+    paths: tuple[str, ...] = setting((), "files or globs, relative to the run file")
+    text_field: str = setting("text", "the key or column that holds a document's text")
+    synthetic: str | None = setting(None, "name of a built-in generator, instead of paths")
+    rows: int | None = setting(
+        None, "rows to generate (synthetic) or to read at most (files)", at_least=1
+    )
+    tool_share: float | None = setting(
+        None, "share of products shown with the calculator; default: all", at_least=0, at_most=1
+    )
+    language: str | None = setting(None, "language code, for the report")
+    licence: str | None = setting(None, "licence of the text, for the report")
+
+    def problems(self) -> Problems:
+        if bool(self.paths) == bool(self.synthetic):
+            return [("paths", "give either paths or synthetic, and not both")]
+        if self.synthetic and not self.rows:
+            return [("rows", "a synthetic source needs the number of rows to generate")]
+        return []
+
+
+@dataclass(frozen=True)
+class TokenizerConfig:
+    """`[tokenizer]`: byte-level BPE, trained on every source of the run."""
+
+    vocab_size: int = setting(
+        8192, "ids in all: 256 bytes, merges and 16 special tokens", at_least=272, at_most=2**20
+    )
+    max_characters: int = setting(
+        50_000_000, "text read for training, shared evenly among the sources", at_least=1
+    )
+
+
+@dataclass(frozen=True)
+class ShardsConfig:
+    """`[shards]`: token files on disk, one set a source."""
+
+    validation_fraction: float = setting(
+        0.01, "share of rows kept for validation, chosen by content hash", above=0, at_most=0.5
+    )
+    max_bad_row_fraction: float = setting(
+        0.001, "stop when more than this share of rows cannot be read", at_least=0, at_most=1
+    )
+
+
+@dataclass(frozen=True)
+class MixtureShare:
+    """A source's share of rows: `start`, blended linearly to `end` over the stage.
+
+    In TOML: `stories = 0.9` or `stories = [0.9, 0.4]`. Shares are relative; they are normalized.
+    """
+
+    source: str
+    start: float
+    end: float
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """`[STAGE.optimizer]`: Muon for matrices with AdamW for the rest, or AdamW alone."""
+
+    kind: Literal["muon", "adamw"] = setting("muon", "muon: matrices by Muon, the rest by AdamW")
+    matrix_learning_rate: float = setting(0.01, "peak rate of Muon (muon only)", at_least=0)
+    embedding_learning_rate: float = setting(
+        0.2, "peak rate of the embedding (muon only)", at_least=0
+    )
+    head_learning_rate: float = setting(0.005, "peak rate of the head (muon only)", at_least=0)
+    norm_learning_rate: float = setting(0.01, "peak rate of norm scales (muon only)", at_least=0)
+    learning_rate: float = setting(3e-4, "peak rate of every weight (adamw only)", at_least=0)
+    weight_decay: float = setting(0.0, "decoupled weight decay of matrices", at_least=0)
+    max_grad_norm: float = setting(1.0, "gradients are scaled down to this norm", above=0)
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """`[STAGE.schedule]`: linear warm-up, constant, linear warm-down to zero."""
+
+    warmup_steps: int = setting(20, "steps from 0 to the peak rates", at_least=0)
+    warmdown_fraction: float = setting(
+        0.5, "share of the stage's steps that fall linearly to 0", at_least=0, at_most=1
+    )
+
+
+@dataclass(frozen=True)
+class CadenceConfig:
+    """`[STAGE.cadence]`: when a training stage looks up from its work. All of it is conduct."""
+
+    checkpoint_every_steps: int = setting(100, "a resumable checkpoint", at_least=1, conduct=True)
+    keep_checkpoints: int = setting(2, "newest checkpoints kept", at_least=1, conduct=True)
+    evaluate_every_steps: int = setting(50, "validation bits per byte", at_least=1, conduct=True)
+    sample_every_steps: int = setting(100, "samples on fixed prompts", at_least=1, conduct=True)
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """`[pretrain]`, `[midtrain]`, `[sft]`: next-token training on a mixture of sources."""
+
+    steps: int = setting(400, "optimizer updates", at_least=1)
+    tokens_per_step: int = setting(2048, "tokens of one update, over all ranks", at_least=16)
+    microbatch_rows: int = setting(8, "rows of one forward pass", at_least=1, conduct=True)
+    mixture: tuple[MixtureShare, ...] = setting((), "shares of rows: number, or [start, end]")
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    cadence: CadenceConfig = field(default_factory=CadenceConfig)
+    validation_rows: int = setting(
+        32, "packed validation rows scored by a probe", at_least=1, conduct=True
+    )
+    sample_prompts: tuple[str, ...] = setting((), "fixed prompts of the samples", conduct=True)
+    sample_tokens: int = setting(64, "longest sample, in tokens", at_least=1, conduct=True)
+
+
+@dataclass(frozen=True)
+class DpoConfig:
+    """`[dpo]`: direct preference optimization (arXiv:2305.18290)."""
+
+    source: str = setting("preferences", "a source of kind preferences")
+    steps: int = setting(40, "optimizer updates", at_least=1)
+    pairs_per_step: int = setting(16, "preference pairs of one update", at_least=1)
+    microbatch_rows: int = setting(8, "pairs of one forward pass", at_least=1, conduct=True)
+    beta: float = setting(0.1, "strength of the pull towards the reference", above=0)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    cadence: CadenceConfig = field(default_factory=CadenceConfig)
+    sample_prompts: tuple[str, ...] = setting((), "fixed prompts of the samples", conduct=True)
+    sample_tokens: int = setting(64, "longest sample, in tokens", at_least=1, conduct=True)
+
+
+@dataclass(frozen=True)
+class RlConfig:
+    """`[rl]`: policy gradient with a group baseline (arXiv:2402.03300, arXiv:2503.20783)."""
+
+    task: str = setting("products", "the generated task that gives the reward")
+    steps: int = setting(50, "optimizer updates", at_least=1)
+    prompts_per_step: int = setting(16, "problems of one update", at_least=1)
+    num_generations: int = setting(8, "answers sampled for each problem", at_least=2)
+    max_completion_length: int = setting(
+        96, "tokens of one answer, tool turns included", at_least=1
+    )
+    temperature: float = setting(1.0, "sampling temperature", above=0)
+    kl_beta: float = setting(0.0, "weight of the KL penalty towards the stage's start", at_least=0)
+    retention_rows: int = setting(
+        0, "SFT rows trained along in every step, so that other skills stay", at_least=0
+    )
+    retention_weight: float = setting(1.0, "weight of their loss", at_least=0)
+    microbatch_rows: int = setting(64, "rollouts of one forward pass", at_least=1, conduct=True)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    cadence: CadenceConfig = field(default_factory=CadenceConfig)
+    probe_problems: int = setting(64, "held-out problems of a probe", at_least=1, conduct=True)
+    sample_prompts: tuple[str, ...] = setting((), "fixed prompts of the samples", conduct=True)
+    sample_tokens: int = setting(64, "longest sample, in tokens", at_least=1, conduct=True)
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """`[evaluate]`: every trained stage, measured on the same held-out problems."""
+
+    tasks: tuple[str, ...] = setting((), "generated tasks; empty: all of them")
+    problems_per_task: int = setting(100, "held-out problems of each task", at_least=1)
+    samples_per_problem: int = setting(
+        4, "sampled answers a problem, beside the greedy one (tasks that are sampled)", at_least=1
+    )
+    validation_rows: int = setting(64, "packed validation rows for bits per byte", at_least=1)
+    max_new_tokens: int = setting(96, "longest answer, in tokens", at_least=1)
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    """`[report]`: what the report shows."""
+
+    samples_shown: int = setting(6, "samples of each stage and prompt", at_least=1, conduct=True)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One run file, whole. Read by `config`, `stages` and `cli` only.
+
+    A stage whose table is absent is not part of the run (`None`).
+    """
+
+    name: str
+    seed: int = setting(1, "every random draw derives from it", at_least=0, at_most=2**31 - 1)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    sources: tuple[SourceConfig, ...] = ()
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    shards: ShardsConfig = field(default_factory=ShardsConfig)
+    pretrain: TrainingConfig | None = None
+    midtrain: TrainingConfig | None = None
+    sft: TrainingConfig | None = None
+    dpo: DpoConfig | None = None
+    rl: RlConfig | None = None
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    report: ReportConfig = field(default_factory=ReportConfig)
+
+    def source(self, name: str) -> SourceConfig:
+        """The source of that name; `config.loading` has made sure that it exists."""
+        return next(source for source in self.sources if source.name == name)
