@@ -1,0 +1,156 @@
+"""Directories that are on disk whole and verified, or not there at all.
+
+What is inside them is the writer's concern; logs that grow are `artifacts.lines`' duty.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from penjing.artifacts import disk
+from penjing.errors import ArtifactError
+
+LISTING = "files.json"
+
+
+def partial_path(final: Path) -> Path:
+    """The hidden sibling under which `final` is prepared; `sweep_partials` finds it."""
+    return final.parent / f".{final.name}.{os.getpid()}.partial"
+
+
+@contextmanager
+def staged(final: Path) -> Iterator[Path]:
+    """A temporary directory that becomes `final`, hashed and synced, when the block succeeds.
+
+    Raises:
+        ArtifactError: `final` exists already.
+    """
+    if final.exists():
+        raise ArtifactError(f"{final} exists already: move it away or choose another name")
+    partial = partial_path(final)
+    disk.remove(partial)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        _seal(partial)
+        disk.rename(partial, final)
+        disk.sync(final.parent)
+    except BaseException:
+        disk.remove(partial)
+        raise
+
+
+def _seal(directory: Path) -> None:
+    listing = {}
+    for path in sorted(directory.rglob("*")):
+        disk.sync(path)
+        if path.is_file():
+            listing[path.relative_to(directory).as_posix()] = _fingerprint(path)
+    disk.write_file(directory / LISTING, _canonical(listing))
+    disk.sync(directory)
+
+
+def _fingerprint(path: Path) -> dict[str, Any]:
+    with path.open("rb") as handle:
+        digest = hashlib.file_digest(handle, "sha256").hexdigest()
+    return {"bytes": path.stat().st_size, "sha256": digest}
+
+
+def _canonical(listing: dict[str, Any]) -> bytes:
+    return (json.dumps(listing, indent=1, sort_keys=True) + "\n").encode()
+
+
+def verified(directory: Path) -> Path:
+    """The same path, after every listed file's size and sha256 were found right.
+
+    Files that the listing does not name are ignored.
+
+    Raises:
+        ArtifactError: names the first file that is missing or altered.
+    """
+    for name, wanted in _read_listing(directory).items():
+        path = directory / name
+        try:
+            found = _fingerprint(path)
+        except OSError as error:
+            raise ArtifactError(f"{path} cannot be read ({error.strerror})") from error
+        if found != wanted:
+            raise ArtifactError(
+                f"{path} was altered: found {found['bytes']} bytes, sha256 {found['sha256'][:12]}; "
+                f"{LISTING} says {wanted}"
+            )
+    return directory
+
+
+def _read_listing(directory: Path) -> dict[str, Any]:
+    path = directory / LISTING
+    try:
+        data = path.read_bytes()
+        listing = json.loads(data)
+    except OSError as error:
+        raise ArtifactError(
+            f"{directory} is not a finished directory: {LISTING} cannot be read ({error.strerror})"
+        ) from error
+    except ValueError as error:
+        raise ArtifactError(f"{path} was altered: it is not JSON ({error})") from error
+    if not isinstance(listing, dict) or data != _canonical(listing):
+        raise ArtifactError(f"{path} was altered: it is not as Penjing wrote it")
+    return listing
+
+
+def newest_verified(parent: Path, pattern: str = "step-*") -> Path | None:
+    """The newest directory that verifies; damaged newer ones are kept as `NAME.corrupt`."""
+    found = [path for path in parent.glob(pattern) if path.is_dir() and ".corrupt" not in path.name]
+    # Longer first: step-1000000 is newer than step-999999.
+    for path in sorted(found, key=lambda path: (len(path.name), path.name), reverse=True):
+        try:
+            return verified(path)
+        except ArtifactError:
+            if path.exists():  # else its owner discarded it meanwhile
+                disk.rename(path, _corrupt_name(path))
+                disk.sync(parent)
+    return None
+
+
+def _corrupt_name(path: Path) -> Path:
+    name, count = path.with_name(f"{path.name}.corrupt"), 1
+    while name.exists():
+        count += 1
+        name = path.with_name(f"{path.name}.corrupt-{count}")
+    return name
+
+
+def discard(directory: Path) -> None:
+    """Delete a directory so that a crash never leaves half of it under its own name."""
+    partial = partial_path(directory)
+    disk.remove(partial)
+    disk.rename(directory, partial)
+    disk.remove(partial)
+
+
+def sweep_partials(parent: Path) -> None:
+    """Delete what interrupted writers left behind; only the run's single writer may call it."""
+    for path in parent.glob(".*.partial"):
+        disk.remove(path)
+
+
+def require_free_bytes(path: Path, needed_bytes: int) -> None:
+    """Refuse to begin what the disk under `path` cannot hold.
+
+    Raises:
+        ArtifactError: with both numbers.
+    """
+    place = path.absolute()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if free < needed_bytes:
+        raise ArtifactError(
+            f"{path} needs {needed_bytes / 1e9:.2f} GB, but the disk has {free / 1e9:.2f} GB free: "
+            "make room or write the run elsewhere with --runs"
+        )
