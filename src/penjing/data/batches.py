@@ -1,0 +1,265 @@
+"""Rows to tensors: the batches of every training stage. The only module here that imports torch.
+
+Which row comes when is `packing`'s and `mixture`'s; a stream's position is one global row number.
+
+Shapes: B rows, T positions.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from penjing.data.mixture import MixturePlan
+from penjing.data.order import permutation
+from penjing.data.packing import BLOCK_DOCUMENTS, Row, RowPlan, SourceRows
+from penjing.data.shards import Shard
+from penjing.errors import DataError
+from penjing.seeds import seed_for
+
+
+@dataclass(frozen=True)
+class Batch:
+    """All rows of one step for one rank, or a slice of them; each field is (B, T).
+
+    tokens and targets (int64), loss_weights (float32; 0: not trained), document_ids (int64; 0, 1,
+    ... within a row: positions and attention restart at each). Padding has `<|endoftext|>` as token
+    and target, weight 0 and document -1.
+    """
+
+    tokens: Tensor
+    targets: Tensor
+    loss_weights: Tensor
+    document_ids: Tensor
+
+    @property
+    def rows(self) -> int:
+        return self.tokens.shape[0]
+
+    def split(self, n: int) -> Iterator["Batch"]:
+        """At most `n` rows at a time, in order, without copying."""
+        return (_between(self, start, start + n) for start in range(0, self.rows, n))
+
+    def to(self, device: torch.device | str) -> "Batch":
+        return _each(self, lambda tensor: tensor.to(device))
+
+
+@dataclass(frozen=True)
+class PreferenceBatch:
+    """Pairs of answers, one a row, and the reference model's log-probability of each answer:
+    (B,) float32, nats, summed over its tokens.
+    """
+
+    chosen: Batch
+    rejected: Batch
+    reference_chosen: Tensor
+    reference_rejected: Tensor
+
+    @property
+    def rows(self) -> int:
+        return self.chosen.rows
+
+    def split(self, n: int) -> Iterator["PreferenceBatch"]:
+        return (_between(self, start, start + n) for start in range(0, self.rows, n))
+
+    def to(self, device: torch.device | str) -> "PreferenceBatch":
+        return _each(self, lambda tensor: tensor.to(device))
+
+
+@dataclass(frozen=True)
+class RolloutBatch:
+    """Sampled answers, one a row, with advantages (B,) and the targets' log-probabilities when
+    sampled (B, T) float32, nats; and rows of SFT trained along so that other skills stay.
+    """
+
+    batch: Batch
+    advantages: Tensor
+    sampled_logprobs: Tensor
+    retention: Batch | None
+
+    @property
+    def rows(self) -> int:
+        return self.batch.rows
+
+    def split(self, n: int) -> Iterator["RolloutBatch"]:
+        """Parts of at most `n` rollouts and `n` retention rows, both dealt out evenly."""
+        kept = self.retention.rows if self.retention else 0
+        parts = -(-max(self.rows, kept) // n)
+        for part in range(parts):
+            start, stop = self.rows * part // parts, self.rows * (part + 1) // parts
+            first, last = kept * part // parts, kept * (part + 1) // parts
+            rest = self.retention and last > first and _between(self.retention, first, last)
+            rollouts = _between(replace(self, retention=None), start, stop)
+            yield replace(rollouts, retention=rest or None)
+
+    def to(self, device: torch.device | str) -> "RolloutBatch":
+        return _each(self, lambda tensor: tensor.to(device))
+
+
+Array = npt.NDArray[Any]
+AnyBatch = TypeVar("AnyBatch", Batch, PreferenceBatch, RolloutBatch)
+
+
+def _each(batch: AnyBatch, change: Callable[[Tensor], Tensor]) -> AnyBatch:
+    """The batch with every tensor changed, in nested batches as well."""
+    changed: dict[str, Any] = {}
+    for name, value in vars(batch).items():
+        nested = isinstance(value, Batch)
+        changed[name] = _each(value, change) if nested else None if value is None else change(value)
+    return type(batch)(**changed)
+
+
+def _between(batch: AnyBatch, start: int, stop: int) -> AnyBatch:
+    return _each(batch, lambda tensor: tensor[start:stop])
+
+
+@dataclass(kw_only=True)
+class RowStream:
+    """The global sequence of rows of a stage, and the batches of one rank cut from it.
+
+    `shards` are the training shards of `plan.shares`, in that order; `rows_per_step` counts all
+    ranks' rows; each source's order is derived from `seed` (the stage's) and the source's name.
+
+    Raises:
+        DataError: a source without training rows, or rows that ranks cannot share evenly.
+    """
+
+    shards: Sequence[Shard]
+    plan: MixturePlan
+    rows_per_step: int
+    row_tokens: int
+    end_of_text: int
+    seed: int
+    rank: int = 0
+    world_size: int = 1
+
+    def __post_init__(self) -> None:
+        if self.rows_per_step < 1 or self.rows_per_step % self.world_size:
+            raise DataError(
+                f"{self.rows_per_step} rows a step cannot be shared evenly by {self.world_size} "
+                f"ranks: make tokens_per_step a multiple of {self.row_tokens * self.world_size}"
+            )
+        self._sources = []
+        for share, shard in zip(self.plan.shares, self.shards, strict=True):
+            name, key = f"sources.{share.source}", seed_for(self.seed, "order", share.source)
+            rows = SourceRows(shard.lengths(), shard.kind, self.row_tokens, key, name=name)
+            self._sources.append(rows)
+
+    def step_batches(self, first_row: int) -> Iterator[Batch]:
+        """The steps from global row `first_row` on, without end; row g is rank g % world_size's."""
+        while True:
+            step = range(first_row, first_row + self.rows_per_step)
+            yield self.pack([row for row in step if row % self.world_size == self.rank])
+            first_row = step.stop
+
+    def pack(self, rows: Sequence[int]) -> Batch:
+        """These global rows as a batch, (len(rows), row_tokens)."""
+        filler = _RowFiller(len(rows), self.row_tokens, self.end_of_text)
+        for place, row in enumerate(rows):
+            source, within = self.plan.source_of(row)
+            filler.fill(place, self.shards[source], self._sources[source].row(within))
+        return filler.batch()
+
+
+def validation_batch(
+    shards: Sequence[Shard], *, row_tokens: int, rows: int, end_of_text: int
+) -> Batch:
+    """A fixed batch: documents in stored order, packed, rows shuffled; sources take turns.
+
+    It has fewer than `rows` rows where the shards hold no more.
+
+    Raises:
+        DataError: the shards hold no documents at all.
+    """
+    queues = [(shard, _validation_rows(shard, row_tokens, rows)) for shard in shards]
+    chosen: list[tuple[Shard, Row]] = []
+    for turn in range(rows):
+        chosen += [(shard, queue[turn]) for shard, queue in queues if turn < len(queue)]
+    if not chosen:
+        names = ", ".join(shard.name for shard in shards)
+        raise DataError(
+            f"no validation rows in {names or 'no shards'}: give the sources more rows or raise "
+            "shards.validation_fraction"
+        )
+    filler = _RowFiller(min(rows, len(chosen)), row_tokens, end_of_text)
+    for place, (shard, row) in enumerate(chosen[:rows]):
+        filler.fill(place, shard, row)
+    return filler.batch()
+
+
+def _validation_rows(shard: Shard, row_tokens: int, rows: int) -> list[Row]:
+    lengths = shard.lengths()
+    split = shard.kind == "documents"
+    filled = np.cumsum(lengths if split else np.minimum(lengths, row_tokens))
+    # A whole block even for a few rows: else one long book could be all that is measured.
+    documents = max(BLOCK_DOCUMENTS, int(np.searchsorted(filled, rows * row_tokens)) + 1)
+    lengths = lengths[:documents]
+    plan = RowPlan(np.arange(len(lengths)), lengths, row_tokens, split=split)
+    # Packing puts long documents first; the shuffle makes the first rows a fair sample.
+    return [plan.row(index) for index in permutation(len(plan), 0)[:rows].tolist()]
+
+
+def pad_rows(
+    rows: Sequence[tuple[Sequence[int], Sequence[float]]],
+    end_of_text: int,
+    length: int | None = None,
+) -> Batch:
+    """One document a row: inputs `ids[:-1]`, targets `ids[1:]`, weights of the targets.
+
+    Args:
+        rows: (ids, weight of each id); the first id is no target, so its weight is not used.
+        end_of_text: the id that fills rows up.
+        length: positions of each row; None: as many as the longest needs.
+
+    Raises:
+        DataError: a row does not fit, or has not as many weights as ids.
+    """
+    width = max((len(ids) - 1 for ids, _ in rows), default=0) if length is None else length
+    filler = _RowFiller(len(rows), width, end_of_text)
+    for row, (ids, weights) in enumerate(rows):
+        if len(ids) != len(weights) or not 0 < len(ids) <= width + 1:
+            raise DataError(
+                f"row {row} has {len(ids)} ids and {len(weights)} weights: wanted as many "
+                f"weights as ids, and 1 to {width + 1} ids"
+            )
+        filler.place(row, 0, len(ids) - 1, np.asarray(ids), np.asarray(weights))
+    return filler.batch()
+
+
+class _RowFiller:
+    """The arrays of a batch while its rows are written; what is not written is padding."""
+
+    def __init__(self, rows: int, row_tokens: int, end_of_text: int) -> None:
+        shape = (rows, row_tokens)
+        self._tokens = np.full(shape, end_of_text, dtype=np.int64)
+        self._targets = np.full(shape, end_of_text, dtype=np.int64)
+        self._weights = np.zeros(shape, dtype=np.float32)
+        self._document_ids = np.full(shape, -1, dtype=np.int64)
+
+    def fill(self, row: int, shard: Shard, pieces: Row) -> None:
+        start = 0
+        for number, (document, first, length) in enumerate(pieces):
+            ids, weights = shard.read(document, first, first + length + 1)
+            self.place(row, start, length, ids, weights, number=number)
+            start += length
+            if len(ids) == length and shard.kind == "documents":
+                # The document ends here: its last target is the padding's `<|endoftext|>`.
+                self._weights[row, start - 1] = 1
+
+    def place(
+        self, row: int, start: int, length: int, ids: Array, weights: Array, *, number: int = 0
+    ) -> None:
+        """Write `length` positions; ids and weights have that many or one more."""
+        stop, known = start + length, start + len(ids) - 1
+        self._tokens[row, start:stop] = ids[:length]
+        self._targets[row, start:known] = ids[1:]
+        self._weights[row, start:known] = weights[1:]
+        self._document_ids[row, start:stop] = number
+
+    def batch(self) -> Batch:
+        arrays = (self._tokens, self._targets, self._weights, self._document_ids)
+        return Batch(*(torch.from_numpy(array) for array in arrays))

@@ -1,0 +1,171 @@
+"""Documents to rows: which piece of which document stands where, from lengths alone.
+
+It reads no ids. A stored document of k ids takes k positions: its ids are inputs, its ids from the
+second on and then `<|endoftext|>` are targets. A piece after the first begins, as input, with the
+last target of the piece before it; so every token is a target exactly once an epoch.
+"""
+
+from bisect import bisect_left, bisect_right, insort
+from collections import OrderedDict
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from penjing.data.order import permute, permute_many
+from penjing.data.shards import ShardKind
+from penjing.errors import DataError
+from penjing.seeds import seed_for
+
+BLOCK_DOCUMENTS = 4096
+_BLOCKS_KEPT = 2
+
+
+class Piece(NamedTuple):
+    """Positions [start, start + length) of a stored document.
+
+    A named tuple and not a dataclass: planning makes millions, and these cost a third.
+    """
+
+    document: int
+    start: int
+    length: int
+
+
+Row = tuple[Piece, ...]
+
+
+class RowPlan:
+    """The rows of some documents, packed best fit decreasing.
+
+    With `split`, longer documents are cut into full rows and a rest, losing nothing; the full rows
+    are computed when asked for, so that a book costs no more than a note. Otherwise a longer
+    document keeps its first `row_tokens` positions only (see `overlong`).
+    """
+
+    def __init__(
+        self,
+        documents: npt.NDArray[np.int64],
+        lengths: npt.NDArray[np.int64],
+        row_tokens: int,
+        *,
+        split: bool,
+    ) -> None:
+        full = lengths // row_tokens if split else np.zeros_like(lengths)
+        rests = np.minimum(lengths - full * row_tokens, row_tokens)
+        order = np.argsort(-rests, kind="stable")
+        order = order[rests[order] > 0]
+        columns = (documents[order], full[order] * row_tokens, rests[order])
+        pieces = map(Piece, *(column.tolist() for column in columns))
+        self._packed = _best_fit(pieces, len(order), row_tokens)
+        self._documents, self._row_tokens = documents, row_tokens
+        self._full_ends = np.cumsum(full)
+        self._full_rows = int(full.sum())
+
+    def __len__(self) -> int:
+        return self._full_rows + len(self._packed)
+
+    def row(self, index: int) -> Row:
+        if index >= self._full_rows:
+            return tuple(self._packed[index - self._full_rows])
+        place = int(np.searchsorted(self._full_ends, index, side="right"))
+        before = int(self._full_ends[place - 1]) if place else 0
+        start = (index - before) * self._row_tokens
+        return (Piece(int(self._documents[place]), start, self._row_tokens),)
+
+
+def plan_rows(lengths: npt.NDArray[np.int64], row_tokens: int, *, split: bool) -> list[Row]:
+    """All rows of documents 0, 1, ... with (N,) `lengths`; see `RowPlan`."""
+    plan = RowPlan(np.arange(len(lengths)), lengths, row_tokens, split=split)
+    return [plan.row(index) for index in range(len(plan))]
+
+
+def _best_fit(pieces: Iterable[Piece], count: int, row_tokens: int) -> list[list[Piece]]:
+    rows: list[list[Piece]] = []
+    # Sorted free space of the open rows, each as free * (count + 1) + row, so that one bisection
+    # finds the fullest row that still takes the piece.
+    scale = count + 1
+    free: list[int] = []
+    for piece in pieces:
+        place = bisect_left(free, piece.length * scale)
+        if place < len(free):
+            space, row = divmod(free.pop(place), scale)
+            rows[row].append(piece)
+        else:
+            space, row = row_tokens, len(rows)
+            rows.append([piece])
+        if space > piece.length:
+            insort(free, (space - piece.length) * scale + row)
+    return rows
+
+
+def overlong(lengths: npt.NDArray[np.int64], row_tokens: int) -> int:
+    """How many documents are longer than a row, and so cut when not split."""
+    return int(np.count_nonzero(lengths > row_tokens))
+
+
+def utilization(rows: Iterable[Row], row_tokens: int) -> float:
+    """The filled share of positions, in [0, 1]; 0 without rows."""
+    filled = [sum(piece.length for piece in row) for row in rows]
+    return sum(filled) / (len(filled) * row_tokens) if filled else 0.0
+
+
+class SourceRows:
+    """The endless rows of one source: row k is a pure function of the arguments and k.
+
+    Each epoch permutes the documents anew; blocks of 4,096 consecutive ones are packed, and the
+    rows of a block shuffled. Blocks are planned when first needed; of old ones only counts stay.
+    """
+
+    def __init__(
+        self,
+        lengths: npt.NDArray[np.int64],
+        kind: ShardKind,
+        row_tokens: int,
+        key: int,
+        *,
+        name: str = "the source",
+    ) -> None:
+        if len(lengths) == 0:
+            raise DataError(
+                f"{name} has no training rows: its files held no usable row, or all of them went "
+                "to validation; give it more rows or take it out of the mixture"
+            )
+        self._lengths = lengths
+        self._split = kind == "documents"
+        self._row_tokens = row_tokens
+        self._key = key
+        self._blocks_an_epoch = -(-len(lengths) // BLOCK_DOCUMENTS)
+        self._starts = [0]
+        """Row at which block 0, 1, ... starts; one more than the blocks planned so far."""
+        self._planned: OrderedDict[int, RowPlan] = OrderedDict()
+
+    def row(self, k: int) -> Row:
+        block = self._block_of(k)
+        start, stop = self._starts[block : block + 2]
+        place = permute(k - start, stop - start, seed_for(self._key, "rows", block))
+        return self._plan(block).row(place)
+
+    def epoch_of(self, k: int) -> int:
+        return self._block_of(k) // self._blocks_an_epoch
+
+    def _block_of(self, k: int) -> int:
+        while self._starts[-1] <= k:
+            self._starts.append(self._starts[-1] + len(self._plan(len(self._starts) - 1)))
+        return bisect_right(self._starts, k) - 1
+
+    def _plan(self, block: int) -> RowPlan:
+        if block not in self._planned:
+            epoch, number = divmod(block, self._blocks_an_epoch)
+            first = number * BLOCK_DOCUMENTS
+            stop = min(first + BLOCK_DOCUMENTS, len(self._lengths))
+            documents = permute_many(
+                np.arange(first, stop), len(self._lengths), seed_for(self._key, "epoch", epoch)
+            )
+            lengths = self._lengths[documents]
+            self._planned[block] = RowPlan(documents, lengths, self._row_tokens, split=self._split)
+        self._planned.move_to_end(block)
+        while len(self._planned) > _BLOCKS_KEPT:
+            self._planned.popitem(last=False)
+        return self._planned[block]

@@ -1,0 +1,229 @@
+"""Token files on disk: written as a stream, read through a memory map, checked block by block.
+
+`NAME.bin` holds the ids, `NAME.idx` where each document ends, `NAME.mask` (conversations) which
+ids are trained, `NAME.json` the rest and a checksum for every 1 MiB of the others. What becomes a
+document, and that the directory appears whole or not at all, is the shards stage's duty.
+"""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from penjing.errors import ArtifactError, DataError
+
+ShardKind = Literal["documents", "conversations"]
+BLOCK_BYTES = 2**20
+_REMAKE = "make the shards stage again"
+
+
+@dataclass(frozen=True)
+class ShardInfo:
+    """`NAME.json`: `bytes` are the documents' UTF-8 bytes, summed; `blocks` maps a file's suffix
+    to the xxh3_64 (hex) of each of its 1 MiB blocks.
+    """
+
+    kind: ShardKind
+    dtype: str
+    tokenizer_digest: str
+    documents: int
+    tokens: int
+    bytes: int
+    blocks: dict[str, list[str]]
+
+
+class ShardWriter:
+    """Writes one shard in bounded memory. Left (`with`) before `close`, it leaves no shard."""
+
+    def __init__(
+        self, directory: Path, name: str, *, kind: ShardKind, tokenizer_digest: str, vocab_size: int
+    ) -> None:
+        self._path = directory / f"{name}.json"
+        self._kind, self._tokenizer_digest, self._vocab_size = kind, tokenizer_digest, vocab_size
+        self._dtype = "<u2" if vocab_size <= 2**16 else "<u4"
+        self._documents = self._tokens = self._bytes = 0
+        suffixes = ("bin", "idx", "mask") if kind == "conversations" else ("bin", "idx")
+        self._files = {suffix: _BlockWriter(directory / f"{name}.{suffix}") for suffix in suffixes}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for file in self._files.values():
+            file.close()
+
+    def add(self, ids: Sequence[int], weights: Sequence[bool] | None, num_bytes: int) -> None:
+        """Append one document.
+
+        Args:
+            ids: as stored: `<|endoftext|>` and the text's ids, or a rendered conversation.
+            weights: which ids are trained; None for documents.
+            num_bytes: UTF-8 bytes of the text.
+
+        Raises:
+            DataError: no ids, an id outside the vocabulary, or weights that do not fit.
+        """
+        place = f"{self._path.stem}: document {self._documents}"
+        values = np.asarray(ids, dtype=np.int64)
+        if len(values) == 0:
+            raise DataError(f"{place} has no tokens: leave it out")
+        if values.min() < 0 or values.max() >= self._vocab_size:
+            raise DataError(
+                f"{place} holds ids {values.min()} to {values.max()}: wanted 0 to "
+                f"{self._vocab_size - 1}"
+            )
+        trained = None if weights is None else len(weights)
+        if trained != (len(values) if "mask" in self._files else None):
+            raise DataError(f"{place} has {len(values)} ids and {trained} weights")
+        self._documents += 1
+        self._tokens += len(values)
+        self._bytes += int(num_bytes)
+        self._files["bin"].write(values.astype(self._dtype).tobytes())
+        self._files["idx"].write(self._tokens.to_bytes(8, "little"))
+        if weights is not None:
+            self._files["mask"].write(np.asarray(weights, dtype=np.bool_).tobytes())
+
+    def close(self) -> ShardInfo:
+        blocks = {suffix: file.close() for suffix, file in self._files.items()}
+        counts = (self._documents, self._tokens, self._bytes)
+        info = ShardInfo(self._kind, self._dtype, self._tokenizer_digest, *counts, blocks)
+        self._path.write_text(_json_text(info))
+        return info
+
+
+class Shard:
+    """A shard opened for reading. A block is checked when it is first touched."""
+
+    def __init__(self, directory: Path, name: str, info: ShardInfo) -> None:
+        self.name, self.kind = name, info.kind
+        self.documents, self.tokens, self.bytes = info.documents, info.tokens, info.bytes
+        stem, blocks = directory / name, info.blocks
+        self._ids = _BlockReader(f"{stem}.bin", info.dtype, info.tokens, blocks["bin"])
+        self._ends = _BlockReader(f"{stem}.idx", "<u8", info.documents, blocks["idx"])
+        self._mask: _BlockReader | None = None
+        if info.kind == "conversations":
+            self._mask = _BlockReader(f"{stem}.mask", "|u1", info.tokens, blocks["mask"])
+
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """Ids of each document, (documents,) int64."""
+        ends = self._ends.read(0, self.documents).astype(np.int64)
+        return np.diff(ends, prepend=np.int64(0))
+
+    def read(
+        self, document: int, start: int, stop: int
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """Ids and their weights at [start, stop) of a document; stops early at its end.
+
+        Raises:
+            ArtifactError: a touched block is not as it was written.
+        """
+        ends = self._ends.read(max(0, document - 1), document + 1)
+        first = int(ends[0]) if document else 0
+        begin, stop = first + start, min(first + stop, int(ends[-1]))
+        ids = self._ids.read(begin, stop).astype(np.int64)
+        if self._mask is None:
+            return ids, np.ones(len(ids), dtype=np.float32)
+        return ids, self._mask.read(begin, stop).astype(np.float32)
+
+
+def open_shard(directory: Path, name: str, tokenizer_digest: str) -> Shard:
+    """Open `NAME.*` for reading.
+
+    Raises:
+        ArtifactError: a file is missing, truncated or altered, or of another tokenizer.
+    """
+    path = directory / f"{name}.json"
+    try:
+        text = path.read_text()
+        fields: dict[str, Any] = json.loads(text)
+        del fields["xxh3_64"]
+        info = ShardInfo(**fields)
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read: {error.strerror}: {_REMAKE}") from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise ArtifactError(f"{path}: is no shard description ({error}): {_REMAKE}") from error
+    if text != _json_text(info):
+        raise ArtifactError(f"{path}: was altered: {_REMAKE}")
+    if info.tokenizer_digest != tokenizer_digest:
+        raise ArtifactError(
+            f"{path}: made with tokenizer {info.tokenizer_digest[:12]}, but this run's is "
+            f"{tokenizer_digest[:12]}: {_REMAKE}"
+        )
+    return Shard(directory, name, info)
+
+
+def _json_text(info: ShardInfo) -> str:
+    fields = dataclasses.asdict(info)
+    digest = xxhash.xxh3_64_hexdigest(json.dumps(fields).encode())
+    return json.dumps(fields | {"xxh3_64": digest}, indent=1) + "\n"
+
+
+class _BlockWriter:
+    """A file that is hashed as it is written."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("xb")
+        self._pending = bytearray()
+        self._hashes: list[str] = []
+
+    def write(self, data: bytes) -> None:
+        self._pending += data
+        whole = len(self._pending) // BLOCK_BYTES * BLOCK_BYTES
+        if whole:
+            self._flush(whole)
+
+    def close(self) -> list[str]:
+        self._flush(len(self._pending))
+        self._file.close()
+        return self._hashes
+
+    def _flush(self, size: int) -> None:
+        for start in range(0, size, BLOCK_BYTES):
+            block = bytes(self._pending[start : min(size, start + BLOCK_BYTES)])
+            self._file.write(block)
+            self._hashes.append(xxhash.xxh3_64_hexdigest(block))
+        del self._pending[:size]
+
+
+class _BlockReader:
+    """A memory-mapped array of which no element leaves before its block was checked."""
+
+    def __init__(self, path: str, dtype: str, length: int, hashes: list[str]) -> None:
+        self._path, self._hashes = path, hashes
+        self._unchecked = bytearray(b"\x01") * len(hashes)
+        self._itemsize = np.dtype(dtype).itemsize
+        try:
+            found = Path(path).stat().st_size
+            # An empty file cannot be mapped.
+            raw = np.memmap(path, dtype=np.uint8, mode="r") if found else np.empty(0, np.uint8)
+        except OSError as error:
+            raise ArtifactError(f"{path}: cannot be read: {error.strerror}: {_REMAKE}") from error
+        wanted = length * self._itemsize
+        if found != wanted:
+            raise ArtifactError(f"{path}: has {found} bytes instead of {wanted}: {_REMAKE}")
+        self._values: npt.NDArray[Any] = np.asarray(raw).view(dtype)
+
+    def read(self, start: int, stop: int) -> npt.NDArray[Any]:
+        """A read-only view of the elements [start, stop)."""
+        last = -(-stop * self._itemsize // BLOCK_BYTES)
+        block = self._unchecked.find(1, start * self._itemsize // BLOCK_BYTES, last)
+        while block >= 0:
+            self._check(block)
+            block = self._unchecked.find(1, block + 1, last)
+        return self._values[start:stop]
+
+    def _check(self, block: int) -> None:
+        size = BLOCK_BYTES // self._itemsize
+        data = self._values[block * size : (block + 1) * size].tobytes()
+        if xxhash.xxh3_64_hexdigest(data) != self._hashes[block]:
+            raise ArtifactError(
+                f"{self._path}: block {block} (from byte {block * BLOCK_BYTES}) is not as it was "
+                f"written: the file was altered or the disk fails: {_REMAKE}"
+            )
+        self._unchecked[block] = 0
