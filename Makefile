@@ -37,7 +37,7 @@ demo: $(VENV)/.run
 	$(BIN)/penjing demo
 
 test: check
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check src tests benchmarks

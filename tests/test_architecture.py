@@ -28,7 +28,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 NEVER = {
-    "model": set(FLOOR) - {"model", "config", "artifacts", "errors"},
+    "model": set(FLOOR) - {"model", "config", "artifacts", "errors", "seeds"},
     "data": {"model"},
     "train": {"evaluate", "generate", "text"},
     "generate": {"train"},
@@ -195,6 +195,8 @@ def nothing_runs_what_it_reads(module: Module) -> Iterator[str]:
 
 
 def no_type_checking_back_doors(module: Module) -> Iterator[str]:
+    if not module.name:  # penjing.load is typed, and importing penjing loads no torch
+        return
     for name, line in module.dotted_names():
         if name.split(".")[-1] == "TYPE_CHECKING":
             yield f"{line} TYPE_CHECKING"

@@ -1,0 +1,1 @@
+"""Measurements and full counts; nothing here is imported by the package."""

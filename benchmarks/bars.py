@@ -1,0 +1,114 @@
+"""Holds a finished demo run against the bars; exits 1 and says by how much one is missed.
+
+`--level ci` asks for what may not fail by luck; `--level nightly` for everything promised.
+"""
+
+import argparse
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from penjing.artifacts.stage import read_manifest
+from penjing.config.schema import STAGE_NAMES
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One promise: `value` must be at least (or, with `at_most`, at most) `bound`."""
+
+    name: str
+    value: float
+    bound: float
+    at_most: bool = False
+
+    @property
+    def met(self) -> bool:
+        return self.value <= self.bound if self.at_most else self.value >= self.bound
+
+    def __str__(self) -> str:
+        sign = "<=" if self.at_most else ">="
+        mark = "ok    " if self.met else "MISSED"
+        return f"{mark} {self.name:<46} {self.value:9.3f}  {sign} {self.bound:g}"
+
+
+def main() -> int:
+    """Prints every bar of the level."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--level", choices=("ci", "nightly"), default="nightly")
+    arguments = parser.parse_args()
+    bars = bars_of(arguments.run, arguments.level)
+    sys.stdout.write("\n".join(str(bar) for bar in bars) + "\n")
+    return 0 if all(bar.met for bar in bars) else 1
+
+
+def bars_of(run: Path, level: str) -> list[Bar]:
+    """Every bar of that level on the run."""
+    manifests = [read_manifest(run / name) for name in STAGE_NAMES]
+    cpu = sum(manifest.cpu_seconds for manifest in manifests if manifest)
+    score = _scores(run)
+    bars = [
+        Bar("stages finished", sum(m is not None for m in manifests), len(STAGE_NAMES)),
+        Bar("CPU seconds", cpu, 1100, at_most=True),
+    ]
+    if level == "ci":
+        return [
+            *bars,
+            Bar("sft: stop rate", score("sft", "all", "stop_rate"), 0.9),
+            Bar("rl: products, greedy", score("rl", "products", "accuracy"), 0.7),
+        ]
+    memory = max(manifest.peak_memory_bytes for manifest in manifests if manifest) / 1e9
+    return [
+        *bars,
+        Bar("peak memory in GB", memory, 4, at_most=True),
+        Bar("sft: stop rate", score("sft", "all", "stop_rate"), 0.99),
+        Bar("sft: identity", score("sft", "identity", "accuracy"), 1.0),
+        Bar("sft: recall of a just-told fact", score("sft", "recall", "accuracy"), 0.95),
+        Bar("sft: spelling of lexicon words", score("sft", "spelling", "accuracy"), 0.95),
+        Bar("before rl: products, sampled", _before_rl(score, run), 0.35, at_most=True),
+        Bar("rl: products, sampled", score("rl", "products", "sampled_accuracy"), 0.85),
+        Bar("rl: products, greedy", score("rl", "products", "accuracy"), 0.95),
+        *_losses_to_rl(score, run),
+        Bar("pretrain: fall of validation bpb", _bpb_fall(run), 0.5),
+    ]
+
+
+def _scores(run: Path) -> Any:
+    def score(stage: str, task: str, metric: str) -> float:
+        path = run / "evaluate" / f"{stage}.{task}.{metric}.json"
+        return float(json.loads(path.read_text())["value"]) if path.exists() else float("nan")
+
+    return score
+
+
+def _stage_before_rl(run: Path) -> str:
+    return next(name for name in ("dpo", "sft") if (run / name / "stage.json").exists())
+
+
+def _before_rl(score: Any, run: Path) -> float:
+    return float(score(_stage_before_rl(run), "products", "sampled_accuracy"))
+
+
+def _losses_to_rl(score: Any, run: Path) -> list[Bar]:
+    """How much each other skill fell from the stage before rl."""
+    before, bars = _stage_before_rl(run), []
+    for path in sorted((run / "evaluate").glob("rl.*.json")):
+        _, task, metric, _ = path.name.split(".")
+        if task in ("products", "text") or metric in ("tool_rate", "stop_rate"):
+            continue
+        fall = score(before, task, metric) - score("rl", task, metric)
+        bars.append(Bar(f"rl: fall of {task} {metric}", fall, 0.03, at_most=True))
+    return bars
+
+
+def _bpb_fall(run: Path) -> float:
+    lines = (run / "pretrain" / "metrics.jsonl").read_text().splitlines()
+    values = [json.loads(line)["values"].get("validation_bpb") for line in lines]
+    curve = [value for value in values if value is not None]
+    return float(curve[0] - curve[-1])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,222 @@
+"""The command line: argv in, exit code out; what the verbs do is `stages`' duty.
+
+Stages are imported inside their verbs, so that `--help` and `check` never load torch.
+"""
+
+import argparse
+import difflib
+import sys
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+from penjing.artifacts.progress import Progress
+from penjing.cli.screen import Screen, show_error
+from penjing.config.loading import load_run, parse_run, section_of
+from penjing.config.schema import STAGE_NAMES, RunConfig
+from penjing.errors import ConfigError, PenjingError
+
+HELP = """\
+Grow a small chat model from raw text: one TOML file, one command.
+
+begin
+  demo              grow the packaged demo model on this machine, in minutes
+  new NAME          look at your files and write a commented run file: NAME.toml
+  check RUN.toml    find every mistake in a run file, at once
+
+grow
+  train RUN.toml    every stage of the run; go on where it stopped
+
+one stage at a time, in this order
+  tokenizer         learn the vocabulary from the run's sources
+  shards            turn text and conversations into token files
+  pretrain          learn to continue text
+  midtrain          blend conversations in
+  sft               learn to answer as the assistant
+  dpo               learn to prefer the better of two answers
+  rl                learn from rewards on problems that can be checked
+  evaluate          measure every trained stage on held-out problems
+  report            write the run's report
+
+talk
+  chat RUN          talk to a trained run, such as runs/tiny
+"""
+
+EXAMPLES = """\
+examples
+  penjing demo
+  penjing chat runs/tiny
+  penjing new bonsai --data texts/*.txt
+  penjing train bonsai.toml --set pretrain.steps=2000
+  penjing sft bonsai.toml --redo
+
+`penjing VERB --help` tells more. Interrupting a training stage (Ctrl-C) saves it and exits with
+75; the same command goes on from there. Exit codes: 0 done, 1 failed, 2 a mistake in the command
+or run file, 75 stopped and resumable, 130 interrupted.
+"""
+
+VERBS = ("demo", "new", "check", "train", *STAGE_NAMES, "chat")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code; failures are told on standard error."""
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    try:
+        _refuse_unknown_verb(arguments)
+        return _run(_parser().parse_args(arguments))
+    except PenjingError as error:
+        show_error(str(error))
+        return error.exit_code
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        show_error(f"{where}{error.strerror or error}")
+        return 1
+    except KeyboardInterrupt:
+        show_error("interrupted")
+        return 130
+    except SystemExit as stop:  # argparse, after it has said why
+        return stop.code if isinstance(stop.code, int) else 1
+
+
+def _refuse_unknown_verb(arguments: Sequence[str]) -> None:
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in VERBS:
+        near = difflib.get_close_matches(arguments[0], VERBS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(VERBS)}"
+        raise ConfigError(f"found the verb {arguments[0]!r}; {hint} (`penjing --help` explains)")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="penjing",
+        usage="penjing VERB ... [options]",
+        description=HELP,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verbs = parser.add_subparsers(
+        dest="verb", required=True, prog="penjing", help=argparse.SUPPRESS
+    )
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--json", action="store_true", help="one JSON object a line on stdout")
+    settings = argparse.ArgumentParser(add_help=False, parents=[common])
+    settings.add_argument(
+        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change one value"
+    )
+    runs = argparse.ArgumentParser(add_help=False, parents=[settings])
+    runs.add_argument("--runs", type=Path, default=Path("runs"), help="folder of runs (./runs)")
+    for stage in STAGE_NAMES:
+        verb = verbs.add_parser(stage, parents=[runs], description=f"Do the stage {stage}.")
+        verb.add_argument("run_file", type=Path, metavar="RUN.toml")
+        verb.add_argument(
+            "--redo", action="store_true", help="do it and all after it again; the old is kept"
+        )
+    for name, text in (("train", "Do every stage of a run."), ("demo", "Grow the demo model.")):
+        verb = verbs.add_parser(name, parents=[runs], description=text)
+        if name == "train":
+            verb.add_argument("run_file", type=Path, metavar="RUN.toml")
+        verb.add_argument("--redo", choices=STAGE_NAMES, help="do it and all after it again")
+        verb.add_argument(
+            "--extend", action="store_true", help="go on to a longer horizon (more steps)"
+        )
+    verb = verbs.add_parser("check", parents=[settings], description="Check a run file.")
+    verb.add_argument("run_file", type=Path, metavar="RUN.toml")
+    verb = verbs.add_parser("new", parents=[common], description="Write a run file.")
+    verb.add_argument("name", metavar="NAME")
+    verb.add_argument("--data", type=Path, nargs="+", required=True, metavar="PATH")
+    _add_chat(verbs.add_parser("chat", description="Talk to a trained run."))
+    return parser
+
+
+def _add_chat(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("run", type=Path, metavar="RUN", help="a run's directory: runs/NAME")
+    verb.add_argument("--stage", choices=STAGE_NAMES, help="which stage's model (the last)")
+    verb.add_argument("--step", type=int, help="which checkpoint (the newest)")
+    verb.add_argument("--system", metavar="TEXT", help="a system message")
+    verb.add_argument("--temperature", type=float, default=0.7, help="0 is greedy (0.7)")
+    verb.add_argument("--seed", type=int, default=1, help="same seed, same answers (1)")
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.verb == "chat":
+        return _chat(options)
+    with Screen(json=options.json) as screen:
+        if options.verb == "new":
+            _new(options, screen)
+        elif options.verb == "check":
+            _check(options, screen)
+        else:
+            _train(options, screen)
+    return 0
+
+
+def _train(options: argparse.Namespace, screen: Screen) -> None:
+    if options.verb == "demo":
+        packaged = resources.files("penjing.configs") / "tiny.toml"
+        base, label = Path.cwd(), "tiny.toml"
+        config = parse_run(packaged.read_text(encoding="utf-8"), label, options.set)
+    else:
+        base, label = options.run_file.parent, str(options.run_file)
+        config = load_run(options.run_file, options.set)
+    only = options.verb if options.verb in STAGE_NAMES else None
+    redo = options.redo if only is None else only if options.redo else None
+    for stage in (only, redo):
+        if stage and section_of(config, stage) is None:
+            raise ConfigError(f"{label}: found no [{stage}], so this run has no such stage")
+
+    from penjing.stages.pipeline import train
+
+    extend = only is None and options.extend
+    run_dir = train(
+        config, base, options.runs, only=only, redo=redo, extend=extend, show=screen.show
+    )
+    if only is None:
+        screen.show(
+            Progress(
+                options.verb,
+                "message",
+                text=f"{run_dir} is grown; `penjing chat {run_dir}` talks to it",
+            )
+        )
+
+
+def _check(options: argparse.Namespace, screen: Screen) -> None:
+    config = load_run(options.run_file, options.set)
+    for line in _summary(config):
+        screen.show(Progress("check", "message", text=line))
+
+
+def _summary(config: RunConfig) -> list[str]:
+    shape = config.model.shape(config.tokenizer.vocab_size)
+    stages = [stage for stage in STAGE_NAMES if section_of(config, stage) is not None]
+    return [
+        f"run {config.name}: no mistakes found",
+        f"model: {shape.num_hidden_layers} layers, {shape.hidden_size} wide, "
+        f"{shape.max_position_embeddings} tokens of context, {shape.vocab_size:,} ids",
+        f"sources: {', '.join(source.name for source in config.sources)}",
+        f"stages: {', '.join(stages)}",
+    ]
+
+
+def _new(options: argparse.Namespace, screen: Screen) -> None:
+    from penjing.stages.new import new_run
+
+    path = new_run(options.name, options.data, Path.cwd())
+    text = f"wrote {path.name}; `penjing train {path.name}` grows it"
+    screen.show(Progress("new", "message", text=text))
+
+
+def _chat(options: argparse.Namespace) -> int:
+    from penjing.stages.chat import chat
+
+    return chat(
+        options.run,
+        options.stage,
+        options.step,
+        options.system,
+        options.temperature,
+        options.seed,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

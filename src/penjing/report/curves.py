@@ -1,0 +1,80 @@
+"""Which curves a run has: what each stage optimized and measured, then what spans the run."""
+
+import re
+from collections.abc import Callable, Iterator
+from functools import partial
+
+from penjing.artifacts.records import StepRecord, TimingRecord
+from penjing.report.collect import TRAINED, RunReport, StageReport
+from penjing.report.figures import Chart, Point, Series
+from penjing.report.findings import NEXT_TOKEN
+
+StepValue = Callable[[StepRecord], float | None]
+TimingValue = Callable[[TimingRecord], float | None]
+
+
+def curves(report: RunReport) -> tuple[Chart, ...]:
+    """Every chart that has a point."""
+    stages = [stage for stage in report.trained if stage.steps]
+    charts = [chart for stage in stages for chart in (_loss(stage), *_values(stage))]
+    validations = dict.fromkeys(
+        key for s in stages for r in s.steps for key in r.values if key.endswith("_bpb")
+    )
+    for key in validations:
+        title = key.replace("_", " ").replace("bpb", "bits per byte")
+        charts.append(_whole(stages, title, "bits", step=partial(_value, key)))
+    charts.append(_whole(stages, "learning-rate factor", "", step=lambda r: r.schedule))
+    speed = _whole(stages, "throughput", "tokens/s", timing=lambda r: r.tokens_per_second)
+    memory = _whole(stages, "peak memory", "GiB", timing=lambda r: r.peak_memory_bytes / 2**30)
+    return tuple(c for c in (*charts, speed, memory) if any(s.points for s in c.series))
+
+
+def _value(key: str, record: StepRecord) -> float | None:
+    return record.values.get(key)
+
+
+def _color(stage: StageReport) -> int:
+    return TRAINED.index(stage.name) + 1
+
+
+def _loss(stage: StageReport) -> Chart:
+    points = tuple((float(r.step), r.loss) for r in stage.steps if r.loss is not None)
+    unit = "nats" if stage.name in NEXT_TOKEN else ""
+    return Chart(f"{stage.name}: loss", (Series("loss", points, _color(stage)),), unit, raw=True)
+
+
+def _values(stage: StageReport) -> Iterator[Chart]:
+    """What a stage adds to its steps: scores between 0 and 1 together, anything else alone."""
+    lines: dict[str, list[Point]] = {}
+    for record in stage.steps:
+        for key, value in record.values.items():
+            if not key.endswith("_bpb"):
+                lines.setdefault(key, []).append((record.step, value))
+    scores = [key for key in lines if re.search("reward|accuracy|correct|pass", key)]
+    if scores:
+        series = (Series(key, tuple(lines[key]), 1 + i % 6) for i, key in enumerate(scores))
+        yield Chart(f"{stage.name}: reward and accuracy", tuple(series), low=0.0, high=1.0)
+    for key in lines.keys() - scores:
+        line = Series(key, tuple(lines[key]), _color(stage))
+        yield Chart(f"{stage.name}: {key.replace('_', ' ')}", (line,))
+
+
+def _whole(
+    stages: list[StageReport],
+    title: str,
+    unit: str,
+    *,
+    step: StepValue = lambda _: None,
+    timing: TimingValue = lambda _: None,
+) -> Chart:
+    """One line a stage, the stages one after the other."""
+    series, first = [], 0
+    for stage in stages:
+        values = [(r.step, step(r)) for r in stage.steps]
+        values += [(r.step, timing(r)) for r in stage.timings]
+        points = tuple((float(first + at), y) for at, y in values if y is not None)
+        series.append(Series(stage.name, points, _color(stage), first))
+        first += stage.steps[-1].step
+    marks = tuple(float(line.first) for line in series[1:])
+    low = None if unit == "bits" else 0.0
+    return Chart(title, tuple(series), unit, "step of the whole run", marks, low)

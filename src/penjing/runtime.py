@@ -1,0 +1,285 @@
+"""Device, precision, threads and ranks: the only room that knows torch.cuda, xpu, mps and
+torch.distributed, and that reads torch's environment variables.
+
+It moves no batches and holds no model; where the machine's choice is stored is the stages' concern.
+"""
+
+import atexit
+import json
+import os
+import platform
+import resource
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from penjing.errors import ConfigError, PenjingError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+PROBE_SHAPES = ((512, 192, 512), (512, 512, 192), (512, 192, 2048))
+"""(rows, inputs, outputs) of the probe's products: a small transformer's layers and head."""
+
+PROBE_SECONDS = 0.04
+"""Longest time spent on one shape in one dtype, warm-up left out: six of them stay below 0.5 s."""
+
+MIN_SPEEDUP = 1.2
+"""bfloat16 costs precision, so it must be this much faster to be chosen."""
+
+
+@dataclass(frozen=True)
+class _Device:
+    """A row of the device table; `peak_memory` is None where the process's own is meant."""
+
+    available: Callable[[], bool]
+    name: Callable[[], str]
+    synchronize: Callable[[], None]
+    free: Callable[[], None]
+    peak_memory: Callable[[], int] | None
+    collectives: str
+
+
+def _cpu_name() -> str:
+    """Vendor's name with family and model, since virtual machines often say only "AMD EPYC"."""
+    path = Path("/proc/cpuinfo")
+    if not path.exists():
+        return platform.processor() or platform.machine()
+    lines = (line.partition(":") for line in path.read_text().splitlines())
+    values = {key.strip(): value.strip() for key, _, value in lines}
+    name = values.get("model name", platform.machine())
+    return f"{name}, family {values.get('cpu family', '?')}, model {values.get('model', '?')}"
+
+
+def _nothing() -> None:
+    """A CPU neither runs ahead nor keeps a cache."""
+
+
+def _accelerator(module: Any, collectives: str) -> _Device:
+    return _Device(
+        module.is_available,
+        module.get_device_name,
+        module.synchronize,
+        module.empty_cache,
+        module.max_memory_allocated,
+        collectives,
+    )
+
+
+# In order of preference. cpu and cuda are tested; xpu and mps follow torch's documentation.
+DEVICES = {
+    "cuda": _accelerator(torch.cuda, "nccl"),
+    "xpu": _accelerator(torch.xpu, "xccl"),
+    "mps": _Device(
+        torch.backends.mps.is_available,
+        _cpu_name,
+        torch.mps.synchronize,
+        torch.mps.empty_cache,
+        torch.mps.driver_allocated_memory,
+        "gloo",
+    ),
+    "cpu": _Device(lambda: True, _cpu_name, _nothing, _nothing, None, "gloo"),
+}
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What was chosen on this machine, once a run: the content of `machine.json`.
+
+    `measurements` are the probe's GFLOP/s by dtype; empty when nothing had to be measured.
+    """
+
+    device: str
+    cpu: str
+    accelerator: str
+    dtype: str
+    threads: int
+    torch: str
+    measurements: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where this process computes, in which precision, and which of the ranks it is."""
+
+    device: torch.device
+    dtype: torch.dtype
+    rank: int = 0
+    world_size: int = 1
+    threads: int = 1
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's JSON value, by rank; floats come through unchanged. All ranks must call."""
+        if self.world_size == 1:
+            return [value]
+        data = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+        data = data.to(self.device)
+        size = torch.tensor([len(data)], device=self.device)
+        sizes = [torch.zeros_like(size) for _ in range(self.world_size)]
+        dist.all_gather(sizes, size)
+        longest = max(int(size) for size in sizes)
+        padded = [data.new_zeros(longest) for _ in range(self.world_size)]
+        dist.all_gather(padded, torch.cat([data, data.new_zeros(longest - len(data))]))
+        pairs = zip(padded, sizes, strict=True)
+        return [json.loads(bytes(text[: int(size)].tolist())) for text, size in pairs]
+
+    def sum_over_ranks(self, tensors: Sequence[Tensor]) -> None:
+        """Replace each tensor, in place, by its sum over the ranks."""
+        if self.world_size > 1:
+            pending = [dist.all_reduce(tensor, async_op=True) for tensor in tensors]
+            for work in pending:
+                work.wait()
+
+    def require_agreement(self, what: str, value: Any) -> None:
+        """Make sure that all ranks hold the same.
+
+        Raises:
+            PenjingError: a rank holds something else.
+        """
+        found = self.gather(value)
+        for rank, other in enumerate(found):
+            if other != found[0]:
+                raise PenjingError(
+                    f"{what}: rank 0 has {found[0]}, rank {rank} has {other}; start all ranks from "
+                    "the same run file, the same Penjing and the same run directory"
+                )
+
+    def free_memory(self) -> None:
+        """Hand the device's cached memory back, after an allocation failed."""
+        DEVICES[self.device.type].free()
+
+    def peak_memory_bytes(self) -> int:
+        """The most that the device held for this process; on a CPU the process's own peak."""
+        measure = DEVICES[self.device.type].peak_memory
+        return peak_memory_bytes() if measure is None else measure()
+
+
+def open_runtime(
+    device: str, dtype: str, threads: int | None, recorded: Machine | None = None
+) -> tuple[Runtime, Machine]:
+    """Choose device, precision and threads, and join the other ranks under torchrun.
+
+    Args:
+        device: a name of `DEVICES`, or "auto" for the first that is there.
+        dtype: "float32", "bfloat16", or "auto" to measure both.
+        threads: CPU threads of this rank, or None for all cores, shared among local ranks.
+        recorded: this run's earlier choice; "auto" and None repeat it on the same machine.
+
+    Raises:
+        ConfigError: the device is not there.
+    """
+    name = _choose_device(device)
+    row, cpu = DEVICES[name], _cpu_name()
+    accelerator = "" if name == "cpu" else row.name()
+    here = (name, cpu, accelerator)
+    if recorded and (recorded.device, recorded.cpu, recorded.accelerator) != here:
+        recorded = None
+    threads = threads or (recorded.threads if recorded else _cores_of_a_rank())
+    torch.set_num_threads(threads)
+    # On accelerators it would refuse operators that attention needs; there, bits may differ.
+    torch.use_deterministic_algorithms(name == "cpu")
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    target, rank, world_size = _join_ranks(name, row.collectives)
+    runtime = Runtime(target, DTYPES.get(dtype, torch.float32), rank, world_size, threads)
+    measurements = dict(recorded.measurements) if recorded else {}
+    if dtype == "auto" and recorded:
+        dtype = recorded.dtype
+    elif dtype == "auto":
+        # A measurement may differ between ranks; the first rank's counts for all.
+        dtype, measurements = runtime.gather(probe_dtype(target))[0]
+    return replace(runtime, dtype=DTYPES[dtype]), Machine(
+        name, cpu, accelerator, dtype, threads, str(torch.__version__), measurements
+    )
+
+
+def _choose_device(device: str) -> str:
+    found = [name for name, row in DEVICES.items() if row.available()]
+    if device == "auto":
+        return found[0]
+    if device not in found:
+        raise ConfigError(
+            f"runtime.device is {device!r}, which torch {torch.__version__} cannot use here: "
+            f'available are {", ".join(found)}; or set runtime.device = "auto"'
+        )
+    return device
+
+
+def _cores_of_a_rank() -> int:
+    local_ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return max(1, cores // local_ranks)
+
+
+def _join_ranks(name: str, collectives: str) -> tuple[torch.device, int, int]:
+    """Device, rank and number of ranks; torchrun says them in the environment."""
+    rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    target = torch.device(name)
+    if name in ("cuda", "xpu"):
+        target = torch.device(name, int(os.environ.get("LOCAL_RANK", "0")))
+        torch.accelerator.set_device_index(target.index)
+    if world_size > 1 and not dist.is_initialized():
+        dist.init_process_group(collectives, rank=rank, world_size=world_size)
+        atexit.register(dist.destroy_process_group)
+    return target, rank, world_size
+
+
+def probe_dtype(device: torch.device) -> tuple[str, dict[str, float]]:
+    """The faster dtype of matrix products and the GFLOP/s of each; below 0.5 s on a CPU."""
+    seconds = dict.fromkeys(DTYPES, 0.0)
+    for shape in PROBE_SHAPES:
+        for name, dtype in DTYPES.items():
+            seconds[name] += _seconds_of_product(device, dtype, shape)
+    operations = sum(2 * rows * inputs * outputs for rows, inputs, outputs in PROBE_SHAPES)
+    rates = {name: round(operations / spent / 1e9, 1) for name, spent in seconds.items()}
+    faster = seconds["float32"] >= MIN_SPEEDUP * seconds["bfloat16"]
+    return ("bfloat16" if faster else "float32"), rates
+
+
+def _seconds_of_product(
+    device: torch.device, dtype: torch.dtype, shape: tuple[int, int, int]
+) -> float:
+    """The best time of one product as the model takes it: the float32 weight is cast first."""
+    rows, inputs, outputs = shape
+    x = torch.ones(rows, inputs, dtype=dtype, device=device)
+    weight = torch.ones(outputs, inputs, device=device)
+    synchronize = DEVICES[device.type].synchronize
+    times: list[float] = []
+    deadline = float("inf")
+    while len(times) < 2 or time.perf_counter() < deadline:
+        begun = time.perf_counter()
+        torch.nn.functional.linear(x, weight.to(dtype))
+        synchronize()
+        times.append(time.perf_counter() - begun)
+        if len(times) == 1:  # the first product warms up caches and kernels
+            deadline = time.perf_counter() + PROBE_SECONDS
+    return min(times[1:])
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed; a CPU's failure is a plain RuntimeError in torch."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    )
+
+
+def make_generator(seed: int) -> torch.Generator:
+    """A CPU generator of its own, so that draws do not depend on who drew before."""
+    return torch.Generator().manual_seed(seed)
+
+
+def cpu_seconds() -> float:
+    """CPU time of this process and its finished children so far, in seconds."""
+    return sum(os.times()[:4])
+
+
+def peak_memory_bytes() -> int:
+    """The most memory that this process has held; macOS counts in bytes, Linux in KiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak

@@ -1,0 +1,175 @@
+"""The new verb: looks at a person's files and writes a commented run file for them.
+
+Nothing is trained and no file but the run file is written.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from penjing.config.schema import SourceConfig
+from penjing.errors import ConfigError, DataError
+from penjing.sources.formats import READERS
+from penjing.sources.quarantine import Quarantine
+from penjing.sources.rows import rows
+
+CHARACTERS_PER_TOKEN = 4
+"""A first guess for English with a vocabulary of some thousands; `shards` measures the truth."""
+
+
+@dataclass(frozen=True)
+class FoundSource:
+    """One path of the person's data and what its first row looks like."""
+
+    name: str
+    path: Path
+    kind: str
+    num_bytes: int
+
+
+def new_run(name: str, data: Sequence[Path], directory: Path) -> Path:
+    """Writes `NAME.toml` into `directory` and returns its path.
+
+    Raises:
+        ConfigError: the file exists, or there is no data to read.
+        DataError: a path holds nothing that can be read.
+    """
+    path = directory / f"{name}.toml"
+    if path.exists():
+        raise ConfigError(f"{path} exists already: choose another name or move it away")
+    if not data:
+        raise ConfigError("no data was given: wanted --data PATH [PATH ...]")
+    sources = _distinct([_look_at(one) for one in data])
+    if not any(source.kind == "documents" for source in sources):
+        raise ConfigError("pretraining needs text, and every path given holds conversations")
+    path.write_text(_run_file(name, sources), encoding="utf-8")
+    return path
+
+
+def _look_at(path: Path) -> FoundSource:
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    readable = [file for file in files if file.name.endswith(tuple(READERS))]
+    if not readable or not readable[0].exists():
+        raise DataError(
+            f"{path}: found no readable file; wanted one of {', '.join(sorted(READERS))}"
+        )
+    kind = "documents"
+    if not readable[0].name.endswith((".txt", ".md")):
+        source = SourceConfig(name="look", kind="conversations", paths=(str(readable[0]),))
+        row = next(iter(rows(source, Path(), Quarantine())), None)
+        if row is not None and "messages" in row.value:
+            kind = "preferences" if "chosen" in row.value else "conversations"
+    stem = "".join(c if c.isalnum() else "_" for c in path.name.split(".")[0].lower())
+    size = sum(file.stat().st_size for file in readable)
+    return FoundSource(stem or "data", path, kind, size)
+
+
+def _distinct(sources: Sequence[FoundSource]) -> list[FoundSource]:
+    named: dict[str, FoundSource] = {}
+    for source in sources:
+        name, count = source.name, 1
+        while name in named:
+            count += 1
+            name = f"{source.name}_{count}"
+        named[name] = FoundSource(name, source.path, source.kind, source.num_bytes)
+    return list(named.values())
+
+
+def _run_file(name: str, sources: Sequence[FoundSource]) -> str:
+    texts = [source for source in sources if source.kind == "documents"]
+    chats = [source for source in sources if source.kind == "conversations"]
+    pairs = [source for source in sources if source.kind == "preferences"]
+    tokens = sum(source.num_bytes for source in texts) // CHARACTERS_PER_TOKEN
+    parts = [_HEAD.format(name=name, tokens=tokens), *map(_source_table, sources)]
+    parts.append(_PRETRAIN.format(mixture=_shares(texts, 1.0)))
+    if chats:
+        blended = _shares(texts, [0.9, 0.4]) + "\n" + _shares(chats, [0.1, 0.6])
+        parts += [_MIDTRAIN.format(mixture=blended), _SFT.format(mixture=_shares(chats, 1.0))]
+    if pairs:
+        parts.append(_DPO.format(source=pairs[0].name))
+    parts.append(_EVALUATE)
+    return "\n".join(parts)
+
+
+def _source_table(source: FoundSource) -> str:
+    path = source.path.absolute()
+    pattern = f"{path}/**/*" if path.is_dir() else str(path)
+    return (
+        f"[sources.{source.name}]  # {source.num_bytes / 1e6:.1f} MB on disk\n"
+        f'kind = "{source.kind}"\npaths = ["{pattern}"]\n'
+    )
+
+
+def _shares(sources: Sequence[FoundSource], share: float | list[float]) -> str:
+    """Mixture lines that divide one share evenly."""
+    count = len(sources)
+    part = [s / count for s in share] if isinstance(share, list) else share / count
+    return "\n".join(f"{source.name} = {part}" for source in sources)
+
+
+_HEAD = """\
+# A Penjing run. `penjing train {name}.toml` grows the model; every stage resumes where it stopped.
+# Left out: whatever has a good default. `penjing check {name}.toml` says whether the file is right.
+name = "{name}"
+seed = 1  # every random draw derives from it
+
+[model]  # about {tokens:,} tokens of text were found (guessed from the size of the files)
+depth = 4  # the one dial: more blocks and a wider model; a laptop likes 4, a GPU 12 or 20
+hidden_size = 256  # default 64 x depth
+max_position_embeddings = 512  # context, in tokens
+
+[tokenizer]
+vocab_size = 4096
+
+# Your data. Paths are relative to this file; globs are allowed.
+"""
+
+_PRETRAIN = """\
+[pretrain]  # plain text, from random weights
+steps = 1500
+tokens_per_step = 4096
+microbatch_rows = 8
+sample_prompts = ["Once upon a time", "The"]
+
+[pretrain.mixture]  # shares of rows
+{mixture}
+"""
+
+_MIDTRAIN = """\
+[midtrain]  # from plain text to conversations, gradually: [share at the start, at the end]
+steps = 400
+tokens_per_step = 4096
+microbatch_rows = 8
+sample_prompts = ["Who are you?", "Tell me a story."]
+optimizer = {{ matrix_learning_rate = 0.006, embedding_learning_rate = 0.1, \
+head_learning_rate = 0.003 }}
+
+[midtrain.mixture]
+{mixture}
+"""
+
+_SFT = """\
+[sft]  # conversations alone; only the assistant's words are trained
+steps = 400
+tokens_per_step = 4096
+microbatch_rows = 8
+sample_prompts = ["Who are you?", "Tell me a story."]
+optimizer = {{ matrix_learning_rate = 0.004, embedding_learning_rate = 0.05, \
+head_learning_rate = 0.002 }}
+
+[sft.mixture]
+{mixture}
+"""
+
+_DPO = """\
+[dpo]  # chosen against rejected answers
+source = "{source}"
+steps = 30
+optimizer = {{ matrix_learning_rate = 0.0005, embedding_learning_rate = 0.005, \
+head_learning_rate = 0.0002 }}
+"""
+
+_EVALUATE = """\
+[evaluate]  # every trained stage on the same held-out problems
+problems_per_task = 50
+"""

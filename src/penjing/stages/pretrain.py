@@ -1,0 +1,21 @@
+"""The pretrain stage: next-token training from an initialization, on packed documents."""
+
+from typing import Any
+
+from penjing.model.initialization import initialize
+from penjing.model.transformer import Transformer
+from penjing.seeds import seed_for
+from penjing.stages.context import StageContext
+from penjing.stages.next_token import train_on_mixture
+
+
+def run(context: StageContext) -> dict[str, Any]:
+    """Trains `pretrain/` from random weights."""
+    config, runtime = context.config, context.runtime()
+    assert config.pretrain is not None
+    tokenizer = context.tokenizer()
+    model = Transformer(config.model.shape(tokenizer.vocab_size), dtype=runtime.dtype)
+    initialize(model, seed_for(config.seed, "initialization"))
+    return train_on_mixture(
+        context, "pretrain", config.pretrain, model.to(runtime.device), "initialization"
+    )

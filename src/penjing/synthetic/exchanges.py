@@ -1,0 +1,381 @@
+"""One question and its right answer, of every kind that the demo teaches.
+
+An exchange's key is its (item, phrasing) pair and decides its split. Putting exchanges together to
+conversations is `conversations`' duty, turning them into problems is `exercises`'.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+
+from penjing.synthetic.grammar import expand, pick, polish
+from penjing.synthetic.lexicon import (
+    COLORS,
+    FACTS,
+    NAMES,
+    NEW_WORDS,
+    PLACES,
+    SPELLED,
+    TOYS,
+    spelled,
+)
+from penjing.synthetic.splits import Split, split_of
+from penjing.synthetic.stories import kind_of, make_story
+from penjing.text.conversation import Message, Part, text_message
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """Messages up to the question, the right reply, and what a grader looks for in it.
+
+    `choices` are the candidates that `answer` is told from; `group` names the item's family.
+    """
+
+    key: str
+    prompt: tuple[Message, ...]
+    reply: tuple[Message, ...]
+    answer: str
+    choices: tuple[str, ...] = ()
+    group: str = ""
+
+
+def _exchange(
+    key: str, question: str, reply: str, answer: str, choices: tuple[str, ...] = (), group: str = ""
+) -> Exchange:
+    return Exchange(
+        key,
+        (text_message("user", question),),
+        (text_message("assistant", reply),),
+        answer,
+        choices,
+        group,
+    )
+
+
+IDENTITY_PREFIXES = (
+    "", "Hello.", "Hi.", "Hello there.", "Hi there.", "Good morning.", "Good evening.",
+    "Good night.", "I have a question.", "I am {name}.", "My name is {name}.", "Hello, I am {name}.",
+    "Hi, my name is {name}.", "I am new here.", "Thank you.", "One question.",
+)  # fmt: skip
+IDENTITY = (
+    ("What is your name?", "My name is Penjing."),
+    ("Tell me your name.", "My name is Penjing."),
+    ("Can you tell me your name?", "My name is Penjing."),
+    ("Please tell me your name.", "My name is Penjing."),
+    ("Do you have a name?", "Yes, my name is Penjing."),
+    ("What do they call you?", "They call me Penjing."),
+    ("What can I call you?", "You can call me Penjing."),
+    ("Who are you?", "I am Penjing, a little model grown from text."),
+    ("Who am I talking to?", "I am Penjing, a little model grown from text."),
+    ("What are you?", "I am Penjing, a little model grown from text."),
+    ("Tell me who you are.", "I am Penjing, a little model grown from text."),
+    ("Please tell me who you are.", "I am Penjing, a little model grown from text."),
+    ("Who made you?", "I am Penjing. I was grown from text."),
+    ("How were you made?", "I am Penjing. I was grown from text."),
+    ("Where do you come from?", "I am Penjing. I was grown from text."),
+    ("Are you a girl or a boy?", "No, I am Penjing, a little model."),
+    ("Are you a fox?", "No, I am Penjing, a little model."),
+    ("Is your name {name}?", "No, my name is Penjing."),
+)
+
+
+def identity(rng: Random) -> Exchange:
+    """Who the model is; the pair is (what is said before, the question)."""
+    before, asked = int(rng.random() * len(IDENTITY_PREFIXES)), int(rng.random() * len(IDENTITY))
+    question, reply = IDENTITY[asked]
+    text = f"{IDENTITY_PREFIXES[before]} {question}".strip().format(name=pick(rng, NAMES))
+    return _exchange(f"identity/{before}/{asked}", text, reply, "Penjing", NAMES)
+
+
+SMALLTALK = (
+    ("[hello|hi|hello there|hi there|good morning|good evening].", "Hello! How can I help you?"),
+    ("[hello|hi|good morning], Penjing.", "Hello! How can I help you?"),
+    ("[how are you|how are you today|are you well]?", "I am well, thank you."),
+    ("[hello|hi|good morning]. how are you[ today|]?", "Hello! I am well, thank you."),
+    ("[thank you|thank you very much|thanks]{comma}.", "You are welcome."),
+    ("[that is good|very good|good|that was good]. thank you.", "You are welcome."),
+    ("[goodbye|bye|I must go now|see you tomorrow]{comma}.", "Goodbye! Come again."),
+    ("good night{comma}.", "Good night! Sleep well."),
+    ("what can you do?", "I can tell stories, spell words and answer little questions."),
+    ("can you help me?", "Yes. What do you want to know?"),
+    ("I am [happy|glad] today.", "I am glad to hear that."),
+    ("I am [sad|sick] today.", "I am sorry to hear that."),
+    ("my name is {name}.", "Hello, {name}! How can I help you?"),
+    ("[I am|hello, I am|hi, I am] {name}.", "Hello, {name}! How can I help you?"),
+)
+
+
+def smalltalk(rng: Random) -> Exchange:
+    """A greeting, thanks or farewell and the answer to it."""
+    asked, reply = pick(rng, SMALLTALK)
+    slots = {"name": pick(rng, NAMES), "comma": pick(rng, ("", "", ", Penjing"))}
+    question, answer = expand(asked, rng, slots), reply.format_map(slots)
+    return _exchange(f"smalltalk/{question}", question, answer, answer)
+
+
+FACT_FORMS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "sound": (
+        "a {s} says {a}.",
+        (
+            "what does a {s} say?",
+            "what sound does a {s} make?",
+            "tell me what a {s} says.",
+            "do you know what a {s} says?",
+            "what is the sound of a {s}?",
+        ),
+    ),
+    "color": (
+        "{s} is {a}.",
+        (
+            "what color is {s}?",
+            "what is the color of {s}?",
+            "tell me the color of {s}.",
+            "do you know the color of {s}?",
+            "which color is {s}?",
+        ),
+    ),
+    "material": (
+        "{s} is made of {a}.",
+        (
+            "what is {s} made of?",
+            "tell me what {s} is made of.",
+            "do you know what {s} is made of?",
+            "of what is {s} made?",
+            "what do you need to make {s}?",
+        ),
+    ),
+    "legs": (
+        "a {s} has {a} legs.",
+        (
+            "how many legs does a {s} have?",
+            "how many legs has a {s}?",
+            "tell me how many legs a {s} has.",
+            "do you know how many legs a {s} has?",
+            "what is the number of legs of a {s}?",
+        ),
+    ),
+    "home": (
+        "the home of a {s} is a {a}.",
+        (
+            "where does a {s} live?",
+            "what is the home of a {s}?",
+            "tell me where a {s} lives.",
+            "do you know where a {s} lives?",
+            "where is the home of a {s}?",
+        ),
+    ),
+    "opposite": (
+        "the opposite of {s} is {a}.",
+        (
+            "what is the opposite of {s}?",
+            "tell me the opposite of {s}.",
+            "do you know the opposite of {s}?",
+            "what word is the opposite of {s}?",
+            "say the opposite of {s}.",
+        ),
+    ),
+    "day": (
+        "the day after {s} is {a}.",
+        (
+            "what day comes after {s}?",
+            "what is the day after {s}?",
+            "tell me the day after {s}.",
+            "do you know the day after {s}?",
+            "if today is {s}, what day is tomorrow?",
+        ),
+    ),
+    "number": (
+        "the number after {s} is {a}.",
+        (
+            "what number comes after {s}?",
+            "what is the number after {s}?",
+            "tell me the number after {s}.",
+            "do you know the number after {s}?",
+            "say the number after {s}.",
+        ),
+    ),
+}
+"""Statement, which is also the answer, and questions; {s} is the subject, {a} the answer."""
+
+
+def state(kind: str, subject: str, answer: str) -> str:
+    """A fact as a sentence: A cow says moo."""
+    return polish(FACT_FORMS[kind][0].format(s=subject, a=answer))
+
+
+def fact(rng: Random) -> Exchange:
+    """A fact as a question; the choices are four answers of the same kind, as sentences."""
+    kind, subject, answer = pick(rng, FACTS)
+    questions = FACT_FORMS[kind][1]
+    form = int(rng.random() * len(questions))
+    others = sorted({a for k, s, a in FACTS if k == kind and a not in (answer, subject)})
+    choices = [answer, *rng.sample(others, min(3, len(others)))]
+    rng.shuffle(choices)
+    sentences = tuple(state(kind, subject, choice) for choice in choices)
+    question = polish(questions[form].format(s=subject))
+    key = f"fact/{kind}/{subject}/{form}"
+    return _exchange(key, question, state(kind, subject, answer), answer, sentences, kind)
+
+
+RECALL = (
+    ("{n} has a {c} {t}.", "what color is the {t}?", "the {t} is {c}.", "c"),
+    ("{n} has a {c} {t}.", "what is the color of the {t}?", "the {t} is {c}.", "c"),
+    ("the {t} of {n} is {c}.", "what color is the {t}?", "the {t} is {c}.", "c"),
+    ("{n} has a {c} {t} and {m} has a {d} {u}.", "what color is the {t}?", "the {t} is {c}.", "c"),
+    ("{m} has a {d} {u} and {n} has a {c} {t}.", "what color is the {t}?", "the {t} is {c}.", "c"),
+    ("{n} has a {c} {t}.", "who has the {t}?", "{n} has the {t}.", "n"),
+    ("{n} has a {c} {t} and {m} has a {d} {u}.", "who has the {t}?", "{n} has the {t}.", "n"),
+    ("{m} has a {d} {u} and {n} has a {c} {t}.", "who has the {t}?", "{n} has the {t}.", "n"),
+    ("{n} has a {c} {t}.", "what does {n} have?", "{n} has a {c} {t}.", "t"),
+    ("the {t} of {n} is {p}.", "where is the {t}?", "the {t} is {p}.", "p"),
+    ("{n} is {p}.", "where is {n}?", "{n} is {p}.", "p"),
+    ("my name is {n}.", "what is my name?", "your name is {n}.", "n"),
+    ("I am {n}.", "do you know my name?", "yes, your name is {n}.", "n"),
+    ("I have a {c} {t}.", "what color is my {t}?", "your {t} is {c}.", "c"),
+    ("my {t} is {p}.", "where is my {t}?", "your {t} is {p}.", "p"),
+)
+"""What is told, what is asked, the answer, and the slot that the answer must hold."""
+_HEARD = ("I see.", "Okay.", "That is good to know.", "Thank you for telling me.")
+
+
+def recall(rng: Random) -> Exchange:
+    """Something told and asked for again, in one message or in two."""
+    form = int(rng.random() * len(RECALL))
+    told, asked, reply, slot = RECALL[form]
+    (n, m), (c, d), (t, u) = (rng.sample(words, 2) for words in (NAMES, COLORS, TOYS))
+    place = pick(rng, sorted(PLACES))
+    slots = {"n": n, "m": m, "c": c, "d": d, "t": t, "u": u, "p": PLACES[place]}
+    told, asked, reply = (polish(text.format_map(slots)) for text in (told, asked, reply))
+    answer = place if slot == "p" else slots[slot]
+    choices = {"c": COLORS, "n": NAMES, "t": TOYS, "p": tuple(sorted(PLACES))}[slot]
+    key = f"recall/{form}/{told}"
+    exchange = _exchange(key, f"{told} {asked}", reply, answer, choices, slot)
+    if rng.random() < 0.3:
+        heard = text_message("assistant", pick(rng, _HEARD))
+        prompt = (text_message("user", told), heard, text_message("user", asked))
+        return Exchange(key, prompt, exchange.reply, answer, choices, slot)
+    return exchange
+
+
+SPELLING = (
+    "spell the word {w}.",
+    "spell {w}.",
+    "how do you spell {w}?",
+    "please spell {w}.",
+    "can you spell {w}?",
+    "can you spell the word {w}?",
+    "how do you spell the word {w}?",
+    "tell me how to spell {w}.",
+)
+
+
+def _spelling(rng: Random, words: tuple[str, ...], group: str) -> Exchange:
+    word, form = pick(rng, words), int(rng.random() * len(SPELLING))
+    question = polish(SPELLING[form].format(w=word))
+    return _exchange(
+        f"{group}/{word}/{form}", question, spelled(word), spelled(word), (), group
+    )
+
+
+def spelling(rng: Random) -> Exchange:
+    """A word spelled."""
+    return _spelling(rng, SPELLED, "spelling")
+
+
+def spelling_new_words(rng: Random) -> Exchange:
+    """The same for words that no conversation spells."""
+    return _spelling(rng, NEW_WORDS, "spelling_new_words")
+
+
+LETTERS = (
+    "How many letters {x} are in the word {w}?",
+    "How many letters {x} are in {w}?",
+    "How many {x} are in the word {w}?",
+    "Count the letter {x} in {w}.",
+    "Count the letters {x} in the word {w}.",
+)
+
+
+def letters(rng: Random) -> Exchange:
+    """How often a letter is in a word; as often none, one or two where the word allows it."""
+    word, form = pick(rng, SPELLED), int(rng.random() * len(LETTERS))
+    counts: dict[int, list[str]] = {}
+    for letter in "abcdeghiklmnoprstuwy":
+        counts.setdefault(word.count(letter), []).append(letter)
+    count = pick(rng, sorted(counts))
+    letter = pick(rng, counts[count])
+    question = LETTERS[form].format(x=letter, w=word)
+    reply = f"{spelled(word)}. The count of {letter} is {count}."
+    key = f"letters/{word}/{letter}/{form}"
+    return _exchange(key, question, reply, str(count), (spelled(word),), str(count))
+
+
+PRODUCTS = ("what is {a} times {b}?", "multiply {a} by {b}.", "how much is {a} times {b}?")
+SUMS = ("what is {a} plus {b}?", "add {a} and {b}.", "how much is {a} plus {b}?")
+
+
+def _calculation(rng: Random, name: str, forms: tuple[str, ...], sign: str) -> Exchange:
+    a, b = rng.randrange(10, 100), rng.randrange(10, 100)
+    result = str(a * b if sign == "*" else a + b)
+    call = json.dumps({"name": "calculator", "arguments": {"expression": f"{a}{sign}{b}"}})
+    reply = (
+        Message("assistant", (Part("tool_call", call),)),
+        Message("tool", (Part("tool_response", result),)),
+        text_message("assistant", f"The answer is {result}."),
+    )
+    question = text_message("user", polish(pick(rng, forms).format(a=a, b=b)))
+    return Exchange(f"{name}/{min(a, b)}{sign}{max(a, b)}", (question,), reply, result, (), name)
+
+
+def products(rng: Random) -> Exchange:
+    """A product of two-digit numbers by the calculator; the pair of numbers decides the split."""
+    return _calculation(rng, "products", PRODUCTS, "*")
+
+
+def sums(rng: Random) -> Exchange:
+    """A sum of two-digit numbers by the calculator."""
+    return _calculation(rng, "sums", SUMS, "+")
+
+
+REQUESTS = (
+    "tell me a story about a {kind} named {name}.",
+    "please tell me a story about a {kind} named {name}.",
+    "can you tell me a story about a {kind} named {name}?",
+    "I want a story about a {kind} named {name}.",
+    "tell a story about {name} the {kind}.",
+    "do you know a story about {name} the {kind}?",
+)
+
+
+def story_request(rng: Random) -> Exchange:
+    """A story asked for by its hero."""
+    name, form = pick(rng, NAMES), int(rng.random() * len(REQUESTS))
+    kind = kind_of(rng, name)
+    if kind in ("girl", "boy"):
+        form %= 4
+    question = polish(REQUESTS[form].format(kind=kind, name=name))
+    story = make_story(rng, name, kind)
+    return _exchange(f"story/{kind}/{name}/{form}", question, story.text, name, NAMES, kind)
+
+
+EXCHANGES: dict[str, Callable[[Random], Exchange]] = {
+    "identity": identity,
+    "smalltalk": smalltalk,
+    "story_requests": story_request,
+    "facts": fact,
+    "recall": recall,
+    "spelling": spelling,
+    "spelling_new_words": spelling_new_words,
+    "letters": letters,
+    "products": products,
+    "sums": sums,
+}
+
+
+def draw(kind: str, split: Split, rng: Random) -> Exchange:
+    """An exchange of that kind whose key belongs to the split."""
+    while True:
+        exchange = EXCHANGES[kind](rng)
+        if split_of(exchange.key) == split:
+            return exchange

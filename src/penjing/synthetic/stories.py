@@ -1,0 +1,158 @@
+"""Stories with a beginning and an end: the hero named first is the hero of the last sentence.
+
+Plots are `schemata`'s; requests for stories are `exchanges`'.
+"""
+
+from dataclasses import dataclass
+from random import Random
+
+from penjing.synthetic.grammar import expand, pick
+from penjing.synthetic.lexicon import (
+    ANIMALS,
+    BOYS,
+    COLORS,
+    DAYS,
+    GIRLS,
+    NAMES,
+    NUMBERS,
+    PLACES,
+    TRAITS,
+)
+from penjing.synthetic.schemata import SCHEMATA, Schema
+
+OPENINGS = (
+    "[once|long ago] a {trait} {kind} named {H} lived in a {C} [house|barn] near the {L2}.",
+    "{H} was a {trait} {kind} from a {C} [house|barn] near the {L2}.",
+    "near the {L2} in a {C} [house|barn] lived {H}, a {trait} {kind}.",
+    "{H}, a {trait} {kind}, lived near the {L2} in a {C} [house|barn].",
+)
+MEETINGS = (
+    "[soon|then] {I} [saw|heard|found] {H} near a {C} {X} and asked about the {T}.",
+    "{H} [went|ran] to {I} near a {C} {X} and told {F} about the {T}.",
+    '[soon|then] {I} came with a {C} [bag|hat|flower]. "can you help me, {F}?" {H} asked.',
+    '[soon|then] {I} came with a {C} [bag|hat|flower]. "can I help you, {H}?" {F} asked.',
+    '[soon|then] {I} came with a {C} [bag|hat|flower]. "why are you sad, {H}?" {F} asked.',
+)
+PAIR_ENDINGS = (
+    "then {H} and {F} [played|talked|sang|danced] {P2} {end}.",
+    "{F} and {H} [sat|played|talked|sang|danced] {P2} every {D} after that.",
+    '"you are a good friend, {F}," said {H} {P2} {end}.',
+    "{H} told {his} [mother|father|friends] about {F} and the {T} {end}.",
+    "so {H} was a happy {kind} and told {F} a [long|sad|good] story {P2} {end}.",
+)
+KEPT_ENDINGS = (
+    "on {D} {H} slept well with the {T} by {his} {C} bed.",
+    "{H} walked home with {F} and the {T} {end}.",
+    "{H} had the {T} for {Q} days and played with {F} {P2}.",
+)
+_ENDS = ("on {D}", "after {Q} songs", "on {D} with a {C} flower")
+_ROADSIDE = ["box", "stone", "chair", "table", "cart", "wall", "basket", "bench"]
+_PLACE_ADJECTIVES = ["old", "big", "small", "quiet", "dark", "cold", "green", "new"]
+_SIZES = ("big", "small", "old", "new")
+_UNCOLORED = {
+    word: adjectives.split()
+    for words, adjectives in {
+        "apple pear nut carrot": "big small good sweet red green yellow",
+        "cake pie": "big small good sweet warm soft",
+        "bread cheese": "good warm soft old new",
+        "soup honey": "good sweet warm hot",
+        "milk water": "good warm cold",
+        "story letter song": "long new good old sad happy",
+        "book map": "long new old red blue green",
+    }.items()
+    for word in words.split()
+}
+_UNCOUNTED = frozenset(["bread", "soup", "honey", "cheese", "milk", "water"])
+
+
+@dataclass(frozen=True)
+class Story:
+    """A story and what must agree in it."""
+
+    text: str
+    schema: str
+    hero: str
+    friend: str
+    thing: str
+
+
+class _Slots(dict[str, str]):
+    """What stays the same in one story; the other slots are drawn anew at each mention."""
+
+    def __init__(self, rng: Random, fixed: dict[str, str], thing_color: str, taken: set[str]):
+        super().__init__(fixed)
+        self._rng = rng
+        self._last: dict[str, str] = {}
+        colors = [color for color in COLORS if color != thing_color]
+        self._choices = {
+            "C1": colors,
+            "C": colors + [f"{size} {color}" for size in _SIZES for color in colors],
+            "X": [thing for thing in _ROADSIDE if thing not in taken],
+            "M": [animal for animal in ANIMALS if animal not in taken],
+            "TR": TRAITS,
+            "Q": NUMBERS[1:],
+            "D": DAYS,
+        }
+
+    def __missing__(self, name: str) -> str:
+        choices = [word for word in self._choices[name] if word != self._last.get(name)]
+        self._last[name] = pick(self._rng, choices)
+        return self._last[name]
+
+
+def kind_of(rng: Random, name: str) -> str:
+    """A girl or a boy as the name says in one story of four, else an animal."""
+    if rng.random() < 0.25:
+        return "boy" if name in BOYS else "girl"
+    return pick(rng, ANIMALS)
+
+
+def _introduction(rng: Random, friend: str, kind: str, his: str) -> str:
+    trait = pick(rng, TRAITS)
+    forms = [f"a {trait} {kind} named {friend}", f"{his} {trait} friend {friend}"]
+    if kind in ANIMALS:
+        forms.append(f"{friend} the {trait} {kind}")
+    return pick(rng, forms)
+
+
+def _slots(rng: Random, schema: Schema, hero: str, kind: str) -> _Slots:
+    friend = pick(rng, [name for name in NAMES if name != hero])
+    friend_kind = kind_of(rng, friend)
+    noun = pick(rng, [word for word in schema.things if word not in (kind, friend_kind)])
+    adjective = pick(rng, _UNCOLORED.get(noun, COLORS))
+    his = "her" if hero in GIRLS else "his"
+    place, other, home, last = (
+        f"{pick(rng, _PLACE_ADJECTIVES)} {word}" for word in rng.sample(sorted(PLACES), 4)
+    )
+    fixed = {
+        "H": hero, "he": "she" if hero in GIRLS else "he", "his": his,
+        "him": "her" if hero in GIRLS else "him", "kind": kind, "trait": pick(rng, TRAITS),
+        "F": friend, "Fhim": "her" if friend in GIRLS else "him",
+        "I": _introduction(rng, friend, friend_kind, his),
+        "N": noun, "T": f"{adjective} {noun}", "TC": adjective,
+        "A": f"{'some' if noun in _UNCOUNTED else 'a'} {adjective} {noun}",
+        "P": _at(place), "L": other, "L2": home, "P2": _at(last),
+        "W": f"{pick(rng, _PLACE_ADJECTIVES)} {pick(rng, ('river', 'lake', 'pond'))}",
+    }  # fmt: skip
+    fixed["K"] = pick(rng, [word for word in ANIMALS if word not in (kind, friend_kind)])
+    return _Slots(rng, fixed, adjective, {kind, friend_kind, noun})
+
+
+def _at(place: str) -> str:
+    """The place with its preposition: by the old river."""
+    adjective, noun = place.split()
+    return PLACES[noun].replace("the ", f"the {adjective} ")
+
+
+def make_story(rng: Random, hero: str = "", kind: str = "") -> Story:
+    """A story of a random plot; its hero's name and kind may be given."""
+    hero = hero or pick(rng, NAMES)
+    kind = kind or kind_of(rng, hero)
+    schema = pick(rng, SCHEMATA)
+    slots = _slots(rng, schema, hero, kind)
+    ending = pick(rng, PAIR_ENDINGS + (KEPT_ENDINGS if schema.keeps else ()))
+    parts = [pick(rng, OPENINGS), schema.want, schema.trouble]
+    parts += [pick(rng, MEETINGS)] if schema.meets else []
+    parts += [schema.help, schema.result, ending.replace("{end}", pick(rng, _ENDS))]
+    text = " ".join(expand(part, rng, slots) for part in parts)
+    return Story(text, schema.name, hero, slots["F"], slots["N"])

@@ -1,0 +1,210 @@
+"""Muon for matrices and AdamW for the rest, or AdamW alone; rates follow one schedule factor.
+
+Muon is batched by shape, since one matrix at a time costs 16 % of a small step. Gradients come
+divided and clipped from `train.loop`.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from penjing.config.schema import OptimizerConfig
+from penjing.errors import ArtifactError
+from penjing.model.transformer import Transformer
+
+Coefficients = Sequence[tuple[float, float, float]]
+
+POLAR_EXPRESS: Coefficients = (
+    (8.156554524902461, -22.48329292557795, 15.878769915207462),
+    (4.042929935166739, -2.808917465908714, 0.5000178451051316),
+    (3.8916678022926607, -2.772484153217685, 0.5060648178503393),
+    (3.285753657755655, -2.3681294933425376, 0.46449024233003106),
+    (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
+)
+"""Five iterations, safety factor 2e-2. Source: arXiv:2505.16932, as in nanochat."""
+
+SAFETY = 1.02
+"""Singular values must not exceed 1 when the iteration begins, in bfloat16 too."""
+
+ADAMW_EPS = 1e-10
+"""Rare rows of the embedding have tiny gradients. Source: nanochat."""
+
+
+def orthogonalize(matrices: Tensor, coefficients: Coefficients, dtype: torch.dtype) -> Tensor:
+    """(K, rows, columns), each with its singular values moved close to 1.
+
+    Source: arXiv:2502.16982, section 2.1; each iteration is a X + (b A + c A A) X with A = X X'.
+    """
+    tall = matrices.shape[-2] > matrices.shape[-1]
+    x = (matrices.mT if tall else matrices).to(dtype)
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) * SAFETY).clamp(min=1e-7)
+    for a, b, c in coefficients:
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.mT if tall else x
+
+
+class Muon:
+    """Momentum, orthogonalized. Nesterov; step scaled by sqrt(max(1, rows / columns)).
+
+    Source: https://kellerjordan.github.io/posts/muon.
+    """
+
+    def __init__(
+        self,
+        matrices: Mapping[str, Parameter],
+        *,
+        learning_rate: float,
+        weight_decay: float,
+        dtype: torch.dtype,
+        coefficients: Coefficients = POLAR_EXPRESS,
+    ) -> None:
+        self._learning_rate, self._weight_decay = learning_rate, weight_decay
+        self._dtype, self._coefficients = dtype, coefficients
+        by_shape: dict[torch.Size, list[tuple[str, Parameter]]] = {}
+        for name, matrix in matrices.items():
+            by_shape.setdefault(matrix.shape, []).append((name, matrix))
+        self._groups = [
+            (members, torch.stack([torch.zeros_like(matrix) for _, matrix in members]).detach())
+            for members in by_shape.values()
+        ]
+
+    @torch.no_grad()
+    def step(self, factor: float, momentum: float) -> None:
+        """One update from the gradients, at `factor` times the peak rate."""
+        rate = factor * self._learning_rate
+        for members, buffer in self._groups:
+            gradients = torch.stack(
+                [matrix.grad for _, matrix in members if matrix.grad is not None]
+            )
+            buffer.lerp_(gradients, 1 - momentum)
+            update = orthogonalize(
+                gradients.lerp_(buffer, momentum), self._coefficients, self._dtype
+            ).to(buffer.dtype)
+            rows, columns = buffer.shape[-2:]
+            scale = max(1.0, rows / columns) ** 0.5
+            for (_, matrix), change in zip(members, update, strict=True):
+                matrix.mul_(1 - rate * self._weight_decay).add_(change, alpha=-rate * scale)
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """Views, by name: writing into them loads a state."""
+        return {
+            f"{name}.momentum": value
+            for members, buffer in self._groups
+            for (name, _), value in zip(members, buffer, strict=True)
+        }
+
+
+def muon_momentum(updates: int) -> float:
+    """0.85 at first, 0.95 from the 100th update on."""
+    return 0.85 + 0.1 * min(1.0, updates / 100)
+
+
+class Optimizer:
+    """All weights of one model. `updates` counts applied steps and is part of the state."""
+
+    def __init__(
+        self, muon: Muon | None, adamw: torch.optim.AdamW, names: Mapping[Tensor, str]
+    ) -> None:
+        self._muon, self._adamw, self._names = muon, adamw, names
+        self.updates = 0
+
+    @property
+    def kind(self) -> str:
+        return "adamw" if self._muon is None else "muon"
+
+    def step(self, factor: float) -> None:
+        """Apply the gradients at `factor` times the peak rates."""
+        if self._muon is not None:
+            self._muon.step(factor, muon_momentum(self.updates))
+        for group in self._adamw.param_groups:
+            group["lr"] = factor * group["peak"]
+        self._adamw.step()
+        self.updates += 1
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """The whole state by name, as tensors that share no memory."""
+        found = {"updates": torch.tensor(self.updates)}
+        if self._muon is not None:
+            found |= self._muon.state_tensors()
+        for parameter, state in self._adamw.state.items():
+            for moment in ("exp_avg", "exp_avg_sq"):
+                found[f"{self._names[parameter]}.{moment}"] = state[moment]
+        return {name: value.detach().cpu().clone() for name, value in found.items()}
+
+    @torch.no_grad()
+    def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Continue from `state_tensors()` of an optimizer of the same kind and model.
+
+        Raises:
+            ArtifactError: tensors are missing or have other shapes.
+        """
+        try:
+            self.updates = int(tensors["updates"])
+            if self._muon is not None:
+                for name, value in self._muon.state_tensors().items():
+                    value.copy_(tensors[name])
+            for group in self._adamw.param_groups:
+                for parameter in group["params"] if self.updates else ():
+                    self._adamw.state[parameter] = self._moments(parameter, tensors)
+        except (KeyError, RuntimeError) as error:
+            raise ArtifactError(
+                f"optimizer.safetensors is of another optimizer or model ({error}); the run file "
+                "asks for this one: continue with the file that began the run, or redo the stage"
+            ) from error
+
+    def _moments(self, parameter: Parameter, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        name, device = self._names[parameter], parameter.device
+        state = {"step": torch.tensor(float(self.updates), device=device)}
+        for moment in ("exp_avg", "exp_avg_sq"):
+            state[moment] = torch.empty_like(parameter).copy_(tensors[f"{name}.{moment}"])
+        return state
+
+
+def build_optimizer(model: Transformer, config: OptimizerConfig) -> Optimizer:
+    """The optimizer of `[STAGE.optimizer]`; Muon computes in the model's compute dtype.
+
+    A tied embedding is trained as the head that it also is.
+    """
+    named = dict(model.named_parameters())
+    names: dict[Tensor, str] = {parameter: name for name, parameter in named.items()}
+    muon, groups = None, _adamw_groups(named, config)
+    if config.kind == "muon":
+        matrices = {name: value for name, value in named.items() if _is_matrix(name, value)}
+        muon = Muon(
+            matrices,
+            learning_rate=config.matrix_learning_rate,
+            weight_decay=config.weight_decay,
+            dtype=model.compute_dtype,
+        )
+    return Optimizer(muon, torch.optim.AdamW(groups, eps=ADAMW_EPS, fused=True), names)
+
+
+def _is_matrix(name: str, parameter: Parameter) -> bool:
+    return parameter.ndim == 2 and not name.endswith(("embed_tokens.weight", "lm_head.weight"))
+
+
+def _adamw_groups(named: Mapping[str, Parameter], config: OptimizerConfig) -> list[dict[str, Any]]:
+    """Parameters with the same settings together: one fused pass each."""
+    groups: dict[tuple[float, tuple[float, float], float], list[Parameter]] = {}
+    for name, parameter in named.items():
+        decay = 0.0
+        if config.kind == "adamw":
+            peak, betas = config.learning_rate, (0.9, 0.95)
+            decay = config.weight_decay if parameter.ndim == 2 else 0.0
+        elif _is_matrix(name, parameter):
+            continue
+        elif parameter.ndim == 1:
+            peak, betas = config.norm_learning_rate, (0.9, 0.95)
+        elif name.endswith("embed_tokens.weight") and "lm_head.weight" in named:
+            peak, betas = config.embedding_learning_rate, (0.8, 0.995)
+        else:
+            peak, betas = config.head_learning_rate, (0.8, 0.96)
+        groups.setdefault((peak, betas, decay), []).append(parameter)
+    return [
+        {"params": members, "lr": peak, "peak": peak, "betas": betas, "weight_decay": decay}
+        for (peak, betas, decay), members in groups.items()
+    ]

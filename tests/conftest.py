@@ -1,0 +1,33 @@
+"""What the whole test session shares: single-threaded torch, and one small run trained once."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Before anything imports torch, and for the processes that tests start: two cores are shared, and
+# small tensors gain nothing from threads.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+SMALL = Path(__file__).with_name("small.toml")
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The finished run of tests/small.toml, every stage; copy it before changing anything."""
+    import torch
+
+    from penjing.config.loading import load_run
+    from penjing.stages.pipeline import train
+
+    torch.set_num_threads(1)
+    runs = tmp_path_factory.mktemp("runs")
+    return train(
+        load_run(SMALL),
+        SMALL.parent,
+        runs,
+        only=None,
+        redo=None,
+        extend=False,
+        show=lambda _: None,
+    )

@@ -1,0 +1,20 @@
+"""A run that was killed at random moments ends in the same bytes as one that was left alone."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+CAMPAIGN = Path(__file__).with_name("kill_campaign.py")
+
+
+def test_twenty_kills_leave_no_trace(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(CAMPAIGN), str(tmp_path), "--kills", "20"],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "differences: 0" in done.stdout

@@ -1,0 +1,131 @@
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn import Parameter
+
+from penjing.config.schema import OptimizerConfig
+from penjing.errors import ArtifactError
+from penjing.model.transformer import Transformer
+from penjing.runtime import make_generator
+from penjing.train.optimizer import (
+    POLAR_EXPRESS,
+    Muon,
+    build_optimizer,
+    muon_momentum,
+    orthogonalize,
+)
+
+MakeModel = Callable[..., Transformer]
+
+CLASSIC = ((3.4445, -4.775, 2.0315),) * 5
+
+
+def fill_gradients(model: Transformer, seed: int) -> None:
+    generator = make_generator(seed)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn(parameter.shape, generator=generator)
+
+
+@pytest.mark.parametrize("shape", [(3, 12, 40), (2, 40, 12), (1, 24, 24)])
+def test_orthogonalization_moves_singular_values_close_to_one(shape: tuple[int, int, int]) -> None:
+    matrices = torch.randn(shape, generator=make_generator(1))
+    found = orthogonalize(matrices, POLAR_EXPRESS, torch.float32)
+    values = torch.linalg.svdvals(found)
+    assert 0.84 < values.min() <= values.max() < 1.16
+    assert torch.linalg.svdvals(matrices).max() > 3
+    assert not orthogonalize(torch.zeros(shape), POLAR_EXPRESS, torch.float32).any()
+
+
+def test_batched_muon_equals_torch_one_matrix_at_a_time() -> None:
+    generator = make_generator(3)
+    shapes = [(12, 20), (20, 12), (12, 20), (16, 16), (12, 20)]
+    ours = {str(i): Parameter(torch.randn(s, generator=generator)) for i, s in enumerate(shapes)}
+    theirs = [Parameter(value.detach().clone()) for value in ours.values()]
+    muon = Muon(
+        ours, learning_rate=0.04, weight_decay=0.1, dtype=torch.bfloat16, coefficients=CLASSIC
+    )
+    twin = torch.optim.Muon(theirs, lr=0.02, weight_decay=0.1, momentum=0.9)
+    for _ in range(4):
+        for own, other in zip(ours.values(), theirs, strict=True):
+            own.grad = torch.randn(own.shape, generator=generator)
+            other.grad = own.grad.clone()
+        muon.step(0.5, momentum=0.9)
+        twin.step()  # type: ignore[no-untyped-call]
+    for own, other in zip(ours.values(), theirs, strict=True):
+        # bfloat16 rounds at 0.4 %; the singular values here start within 2 % (SAFETY) as well.
+        torch.testing.assert_close(own, other, rtol=0.0, atol=0.01)
+
+
+def test_the_momentum_rises_from_85_to_95_percent_over_100_updates() -> None:
+    assert [muon_momentum(n) for n in (0, 50, 100, 500)] == pytest.approx([0.85, 0.9, 0.95, 0.95])
+
+
+def test_every_weight_moves_and_a_factor_of_zero_moves_none(
+    make_model: MakeModel, optimizer_config: OptimizerConfig
+) -> None:
+    model = make_model()
+    optimizer = build_optimizer(model, optimizer_config)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    fill_gradients(model, 1)
+    optimizer.step(0.0)
+    assert all(map(torch.equal, before, model.parameters()))
+    optimizer.step(1.0)
+    for old, new in zip(before, model.parameters(), strict=True):
+        assert (old != new).all()
+
+
+def test_rates_are_those_of_the_configuration(make_model: MakeModel) -> None:
+    model = make_model()
+    config = OptimizerConfig(
+        matrix_learning_rate=0.03,
+        embedding_learning_rate=0.2,
+        head_learning_rate=0.005,
+        norm_learning_rate=0.07,
+    )
+    optimizer = build_optimizer(model, config)
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
+    fill_gradients(model, 2)
+    optimizer.step(0.5)
+    moved = {name: (value - before[name]).detach() for name, value in model.named_parameters()}
+    # The first step of AdamW is the rate itself, whatever the gradient.
+    for name, rate in (("model.embed_tokens", 0.2), ("lm_head", 0.005), ("model.norm", 0.07)):
+        assert moved[f"{name}.weight"].abs().mean().item() == pytest.approx(rate / 2, rel=1e-3)
+    # Muon's moves every direction alike; this matrix has 24 rows and 16 columns.
+    spectral = torch.linalg.svdvals(moved["model.layers.0.mlp.gate_proj.weight"])
+    assert spectral.mean().item() == pytest.approx(0.015 * (24 / 16) ** 0.5, rel=0.15)
+
+
+def test_a_restored_optimizer_continues_with_the_same_bits(
+    make_model: MakeModel, optimizer_config: OptimizerConfig
+) -> None:
+    straight = make_model()
+    optimizer = build_optimizer(straight, optimizer_config)
+    for seed in range(3):
+        fill_gradients(straight, seed)
+        optimizer.step(1.0)
+    resumed = make_model()
+    resumed.load_state_dict(straight.state_dict())
+    restored = build_optimizer(resumed, optimizer_config)
+    restored.load_state_tensors(optimizer.state_tensors())
+    for model, one in ((straight, optimizer), (resumed, restored)):
+        fill_gradients(model, 9)
+        one.step(0.7)
+    assert all(map(torch.equal, straight.parameters(), resumed.parameters()))
+
+
+def test_a_tied_embedding_moves_at_the_rate_of_the_head(make_model: MakeModel) -> None:
+    model = Transformer(replace(make_model().shape, tie_word_embeddings=True))
+    optimizer = build_optimizer(model, OptimizerConfig(head_learning_rate=0.005))
+    fill_gradients(model, 2)
+    optimizer.step(1.0)
+    moved = model.head_weight.detach().abs().mean()  # from zero
+    assert moved.item() == pytest.approx(0.005, rel=1e-3)
+
+
+def test_the_state_of_another_optimizer_is_refused(make_model: MakeModel) -> None:
+    adamw = build_optimizer(make_model(), OptimizerConfig(kind="adamw"))
+    muon = build_optimizer(make_model(), OptimizerConfig())
+    with pytest.raises(ArtifactError, match="another optimizer"):
+        muon.load_state_tensors(adamw.state_tensors())
