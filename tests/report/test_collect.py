@@ -21,6 +21,8 @@ def test_a_finished_run_is_read_whole(write_run: Write) -> None:
     assert sft is not None
     assert sft.tokens == 120 * 2048
     assert len(sft.steps) == 120
+    assert report.epochs(sft, {"source": "chats", "epochs": 5.2}) == 5.2
+    assert report.epochs(sft, {"source": "chats", "realised": 0.5}) == 0.5 * 120 * 2048 / 610_300
     assert not report.unreadable
 
 

@@ -94,7 +94,7 @@ def decimal(value: float | None, digits: int = 3) -> str:
 def percent(value: Any) -> str:
     """A share, or one blended from start to end."""
     if isinstance(value, list | tuple):
-        return " → ".join(percent(part) for part in dict.fromkeys(value))
+        return " → ".join(percent(part) for part in dict.fromkeys(value)) or ABSENT
     return ABSENT if value is None else f"{100 * value:.1f}\u202f%"
 
 

@@ -10,7 +10,7 @@ import math
 import random
 import struct
 import tomllib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -147,6 +147,16 @@ class RunReport:
 
     def stage(self, name: str) -> StageReport | None:
         return next((stage for stage in self.stages if stage.name == name), None)
+
+    def epochs(self, stage: StageReport, share: Mapping[str, Any]) -> float | None:
+        """How often a stage read a source: as it says, else by tokens and realised share."""
+        shards = self.stage("shards")
+        sources = (shards.result("sources") if shards else None) or ()
+        sizes = {source.get("name"): source.get("tokens") for source in sources}
+        size, realised = sizes.get(share.get("source")), share.get("realised")
+        if "epochs" in share or not size or not stage.tokens or realised is None:
+            return share.get("epochs")
+        return float(realised * stage.tokens / size)
 
     @property
     def trained(self) -> tuple[StageReport, ...]:

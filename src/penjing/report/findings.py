@@ -31,7 +31,7 @@ def warnings(report: RunReport) -> list[str]:
     found = [f"unreadable: {message}" for message in report.unreadable]
     found += [stage.state for stage in report.stages if stage.status != "ok"]
     for stage in report.trained:
-        found += _training(stage)
+        found += _training(report, stage)
     found += _jumps(report)
     found += _data(report)
     at_chance = [f"{r.task} {r.metric}" for r in last_scores(report) if chance(r)]
@@ -43,15 +43,16 @@ def warnings(report: RunReport) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _training(stage: StageReport) -> Iterator[str]:
+def _training(report: RunReport, stage: StageReport) -> Iterator[str]:
     skipped = [step.step for step in stage.steps if step.skipped]
     if skipped:
         which = ", ".join(map(str, skipped[:5])) + (", …" if len(skipped) > 5 else "")
         yield f"{stage.name} skipped steps that were not finite ({len(skipped)}): {which}"
     for share in stage.result("mixture") or ():
-        if (share.get("epochs") or 0) > MOST_EPOCHS:
+        epochs = report.epochs(stage, share)
+        if epochs is not None and epochs > MOST_EPOCHS:
             yield (
-                f"{stage.name} read source {share.get('source')} {share['epochs']:.1f} times: "
+                f"{stage.name} read source {share.get('source')} {epochs:.1f} times: "
                 f"beyond {MOST_EPOCHS} epochs repeated text teaches little (arXiv:2305.16264)"
             )
 

@@ -107,7 +107,7 @@ def _stages(report: RunReport) -> Iterator[Block]:
 
 
 def _score(value: float | None, metric: str) -> str:
-    return decimal(value) if "bits" in metric else percent(value)
+    return decimal(value) if "bits" in metric or "bpb" in metric else percent(value)
 
 
 def _scores(report: RunReport) -> Iterator[Block]:
@@ -184,8 +184,9 @@ def _tokens(report: RunReport) -> Iterator[Block]:
         used = percent(s.result("utilization"))
         rows.append([s.name, *map(count, counts), used, decimal(per_parameter, 2)])
         for share in s.result("mixture") or ():
-            wanted, got = percent(share.get("requested")), percent(share.get("realised"))
-            epochs = decimal(share.get("epochs"), 2)
+            blend = [share[k] for k in ("requested_start", "requested_end") if k in share]
+            wanted, got = percent(share.get("requested", blend)), percent(share.get("realised"))
+            epochs = decimal(report.epochs(s, share), 2)
             shares.append((s.name, str(share.get("source", ABSENT)), wanted, got, epochs))
     head = "stage,planned tokens,consumed tokens,targets,positions used,tokens per parameter"
     yield from table(head, rows)

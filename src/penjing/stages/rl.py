@@ -36,7 +36,7 @@ from penjing.train.objectives import PolicyGradient, balance_retention
 from penjing.train.optimizer import build_optimizer
 from penjing.train.schedule import factor
 
-TRAINING_PROBLEMS = 4096
+TRAINING_PROBLEMS = 1024
 """Problems drawn once; each epoch visits them in another order."""
 
 RESAMPLES = 4

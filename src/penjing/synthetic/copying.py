@@ -24,7 +24,7 @@ def run_index(texts: Iterable[str], length: int = RUN_WORDS) -> frozenset[str]:
 
 @cache
 def fixed_phrases(length: int = RUN_WORDS) -> frozenset[str]:
-    """The runs of words that a schema repeats in all its stories, as no slot or choice is in them."""
+    """The runs that a schema repeats in all its stories, as no slot or choice is in them."""
     templates = [
         template
         for schema in SCHEMATA

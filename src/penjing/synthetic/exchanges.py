@@ -6,7 +6,7 @@ conversations is `conversations`' duty, turning them into problems is `exercises
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 from penjing.synthetic.grammar import expand, pick, polish
@@ -54,9 +54,10 @@ def _exchange(
 
 
 IDENTITY_PREFIXES = (
-    "", "Hello.", "Hi.", "Hello there.", "Hi there.", "Good morning.", "Good evening.",
-    "Good night.", "I have a question.", "I am {name}.", "My name is {name}.", "Hello, I am {name}.",
-    "Hi, my name is {name}.", "I am new here.", "Thank you.", "One question.",
+    "", "Hello.", "Hi.", "Hello there.", "Hi there.", "Good morning.",
+    "Good night.", "I have a question.", "I am {name}.", "My name is {name}.",
+    "Hello, I am {name}.", "Hi, my name is {name}.", "Thank you.", "One question.", "I am happy.",
+    "It is a good day.",
 )  # fmt: skip
 IDENTITY = (
     ("What is your name?", "My name is Penjing."),
@@ -89,18 +90,18 @@ def identity(rng: Random) -> Exchange:
 
 
 SMALLTALK = (
-    ("[hello|hi|hello there|hi there|good morning|good evening].", "Hello! How can I help you?"),
+    ("[hello|hi|hello there|hi there|good morning].", "Hello! How can I help you?"),
     ("[hello|hi|good morning], Penjing.", "Hello! How can I help you?"),
     ("[how are you|how are you today|are you well]?", "I am well, thank you."),
     ("[hello|hi|good morning]. how are you[ today|]?", "Hello! I am well, thank you."),
     ("[thank you|thank you very much|thanks]{comma}.", "You are welcome."),
     ("[that is good|very good|good|that was good]. thank you.", "You are welcome."),
-    ("[goodbye|bye|I must go now|see you tomorrow]{comma}.", "Goodbye! Come again."),
+    ("[goodbye|now I go home|see you tomorrow]{comma}.", "Goodbye! Come again."),
     ("good night{comma}.", "Good night! Sleep well."),
     ("what can you do?", "I can tell stories, spell words and answer little questions."),
     ("can you help me?", "Yes. What do you want to know?"),
-    ("I am [happy|glad] today.", "I am glad to hear that."),
-    ("I am [sad|sick] today.", "I am sorry to hear that."),
+    ("I am [happy|well] today.", "I am happy about that."),
+    ("I am [sad|sick] today.", "I am sad about that."),
     ("my name is {name}.", "Hello, {name}! How can I help you?"),
     ("[I am|hello, I am|hi, I am] {name}.", "Hello, {name}! How can I help you?"),
 )
@@ -114,89 +115,73 @@ def smalltalk(rng: Random) -> Exchange:
     return _exchange(f"smalltalk/{question}", question, answer, answer)
 
 
-FACT_FORMS: dict[str, tuple[str, tuple[str, ...]]] = {
+FACT_FORMS: dict[str, tuple[str, ...]] = {
     "sound": (
         "a {s} says {a}.",
-        (
-            "what does a {s} say?",
-            "what sound does a {s} make?",
-            "tell me what a {s} says.",
-            "do you know what a {s} says?",
-            "what is the sound of a {s}?",
-        ),
+        "what does a {s} say?",
+        "what sound does a {s} make?",
+        "tell me what a {s} says.",
+        "do you know what a {s} says?",
+        "what is the sound of a {s}?",
     ),
     "color": (
         "{s} is {a}.",
-        (
-            "what color is {s}?",
-            "what is the color of {s}?",
-            "tell me the color of {s}.",
-            "do you know the color of {s}?",
-            "which color is {s}?",
-        ),
+        "what color is {s}?",
+        "what is the color of {s}?",
+        "tell me the color of {s}.",
+        "do you know the color of {s}?",
+        "which color is {s}?",
     ),
     "material": (
         "{s} is made of {a}.",
-        (
-            "what is {s} made of?",
-            "tell me what {s} is made of.",
-            "do you know what {s} is made of?",
-            "of what is {s} made?",
-            "what do you need to make {s}?",
-        ),
+        "what is {s} made of?",
+        "tell me what {s} is made of.",
+        "do you know what {s} is made of?",
+        "of what is {s} made?",
+        "what do you need to make {s}?",
     ),
     "legs": (
         "a {s} has {a} legs.",
-        (
-            "how many legs does a {s} have?",
-            "how many legs has a {s}?",
-            "tell me how many legs a {s} has.",
-            "do you know how many legs a {s} has?",
-            "what is the number of legs of a {s}?",
-        ),
+        "how many legs does a {s} have?",
+        "how many legs has a {s}?",
+        "tell me how many legs a {s} has.",
+        "do you know how many legs a {s} has?",
+        "what is the number of legs of a {s}?",
     ),
     "home": (
         "the home of a {s} is a {a}.",
-        (
-            "where does a {s} live?",
-            "what is the home of a {s}?",
-            "tell me where a {s} lives.",
-            "do you know where a {s} lives?",
-            "where is the home of a {s}?",
-        ),
+        "where does a {s} live?",
+        "what is the home of a {s}?",
+        "tell me where a {s} lives.",
+        "do you know where a {s} lives?",
+        "where is the home of a {s}?",
     ),
     "opposite": (
         "the opposite of {s} is {a}.",
-        (
-            "what is the opposite of {s}?",
-            "tell me the opposite of {s}.",
-            "do you know the opposite of {s}?",
-            "what word is the opposite of {s}?",
-            "say the opposite of {s}.",
-        ),
+        "what is the opposite of {s}?",
+        "tell me the opposite of {s}.",
+        "do you know the opposite of {s}?",
+        "what word is the opposite of {s}?",
+        "say the opposite of {s}.",
     ),
     "day": (
         "the day after {s} is {a}.",
-        (
-            "what day comes after {s}?",
-            "what is the day after {s}?",
-            "tell me the day after {s}.",
-            "do you know the day after {s}?",
-            "if today is {s}, what day is tomorrow?",
-        ),
+        "what day comes after {s}?",
+        "what is the day after {s}?",
+        "tell me the day after {s}.",
+        "do you know the day after {s}?",
+        "if today is {s}, what day is tomorrow?",
     ),
     "number": (
         "the number after {s} is {a}.",
-        (
-            "what number comes after {s}?",
-            "what is the number after {s}?",
-            "tell me the number after {s}.",
-            "do you know the number after {s}?",
-            "say the number after {s}.",
-        ),
+        "what number comes after {s}?",
+        "what is the number after {s}?",
+        "tell me the number after {s}.",
+        "do you know the number after {s}?",
+        "say the number after {s}.",
     ),
 }
-"""Statement, which is also the answer, and questions; {s} is the subject, {a} the answer."""
+"""The statement, which is also the answer, then questions; {s} the subject, {a} the answer."""
 
 
 def state(kind: str, subject: str, answer: str) -> str:
@@ -207,7 +192,7 @@ def state(kind: str, subject: str, answer: str) -> str:
 def fact(rng: Random) -> Exchange:
     """A fact as a question; the choices are four answers of the same kind, as sentences."""
     kind, subject, answer = pick(rng, FACTS)
-    questions = FACT_FORMS[kind][1]
+    questions = FACT_FORMS[kind][1:]
     form = int(rng.random() * len(questions))
     others = sorted({a for k, s, a in FACTS if k == kind and a not in (answer, subject)})
     choices = [answer, *rng.sample(others, min(3, len(others)))]
@@ -236,7 +221,7 @@ RECALL = (
     ("my {t} is {p}.", "where is my {t}?", "your {t} is {p}.", "p"),
 )
 """What is told, what is asked, the answer, and the slot that the answer must hold."""
-_HEARD = ("I see.", "Okay.", "That is good to know.", "Thank you for telling me.")
+_HEARD = ("I see.", "Yes.", "That is good to know.", "Thank you.")
 
 
 def recall(rng: Random) -> Exchange:
@@ -273,9 +258,8 @@ SPELLING = (
 def _spelling(rng: Random, words: tuple[str, ...], group: str) -> Exchange:
     word, form = pick(rng, words), int(rng.random() * len(SPELLING))
     question = polish(SPELLING[form].format(w=word))
-    return _exchange(
-        f"{group}/{word}/{form}", question, spelled(word), spelled(word), (), group
-    )
+    key = f"{group}/{word}/{form}"
+    return _exchange(key, question, spelled(word), spelled(word), (), group)
 
 
 def spelling(rng: Random) -> Exchange:
@@ -349,14 +333,14 @@ REQUESTS = (
 
 
 def story_request(rng: Random) -> Exchange:
-    """A story asked for by its hero."""
+    """A story asked for by its hero; `draw` tells it."""
     name, form = pick(rng, NAMES), int(rng.random() * len(REQUESTS))
     kind = kind_of(rng, name)
     if kind in ("girl", "boy"):
         form %= 4
     question = polish(REQUESTS[form].format(kind=kind, name=name))
-    story = make_story(rng, name, kind)
-    return _exchange(f"story/{kind}/{name}/{form}", question, story.text, name, NAMES, kind)
+    asked = (text_message("user", question),)
+    return Exchange(f"story/{kind}/{name}/{form}", asked, (), name, NAMES, kind)
 
 
 EXCHANGES: dict[str, Callable[[Random], Exchange]] = {
@@ -377,5 +361,9 @@ def draw(kind: str, split: Split, rng: Random) -> Exchange:
     """An exchange of that kind whose key belongs to the split."""
     while True:
         exchange = EXCHANGES[kind](rng)
-        if split_of(exchange.key) == split:
-            return exchange
+        if split_of(exchange.key) != split:
+            continue
+        if not exchange.reply:
+            story = make_story(rng, hero=exchange.answer, kind=exchange.group)
+            return replace(exchange, reply=(text_message("assistant", story.text),))
+        return exchange

@@ -23,7 +23,7 @@ _SPELLING_LINES = (
     "the word {w} is spelled {x}.",
     "you spell {w} like this: {x}.",
     "the letters of {w} are {x}.",
-    "how do you spell {w}? {x}.",
+    "how do you spell {w}? you spell it {x}.",
     "to spell the word {w}, say {x}.",
 )
 

@@ -18,7 +18,7 @@ lost: TOYS: meets keeps
 - {H} [wanted to play with|looked for] {his} {T} {P}, but {he} could not find it.
 - {H} looked behind the {C} {X} and near the {C} {X}, but the {N} was not there.
 - {F} and {H} [looked|went] {P} again. [soon|then] {F} saw something {TC} near a {C} {X}.
-- it was the {T}! {H} [laughed|danced] and took it from {F}.
+- it was the {T}! {H} [laughed|danced] and held it near a {C} {X}.
 
 wind: hat scarf kite: meets keeps
 - {H} [ran|walked|played] with {A} {P}.
@@ -29,7 +29,7 @@ wind: hat scarf kite: meets keeps
 water: ball boat hat doll drum box: meets keeps
 - {H} [ran|walked|went] to the {W} with {A} and a {C} {X}.
 - the {T} fell in the water near a {C} {X}, and {H} [could not swim|was afraid of the water].
-- {F} took a long {C} [stick|string] and pulled the {N} [to|back to] {H} [slowly|fast].
+- {F} took a {C} [stick|string] and pulled the {N} [to|back to] {H} [slowly|fast].
 - the {T} was wet on {D}, [but|and] {H} [dried|held] it in the sun {P}.
 
 broken: boat kite drum doll bell lamp cart box: meets keeps
@@ -46,9 +46,9 @@ high: apple pear nut: meets
 
 baking: cake pie bread: meets
 - {H} wanted to make {A} for {his} [mother|father|grandmother] on {D}.
-- {H} looked in a {C} [bag|box] and in a {C} [cup|basket], but there [was no flour|were no eggs] {P}.
-- {F} ran to the {L} for [flour|eggs], and {F} and {H} made the {T} by {D}.
-- the {N} was [sweet|good|warm], and {H} gave {Q} parts of it to {F}.
+- but {H} found no flour {P} in a {C} [bag|box] and in a {C} [cup|basket].
+- {F} ran to the {L} for flour and {Q} eggs, and {F} and {H} made the {T} by {D}.
+- the {N} was [sweet|good|warm], and {H} gave {F} {Q} parts {P}.
 
 sharing: TOYS:
 - {H} and {I} found {A} near a {C} {X} {P}.
@@ -78,7 +78,7 @@ cold: scarf hat blanket: meets keeps
 - it was a cold {D}, and {H} wanted {A} to [walk|play] {P}.
 - {H} looked in a {C} [box|bag] and asked {Q} [friends|animals], but there was no {N} for {H} {P}.
 - {F} had {Q} bags of {C} wool. {F} worked {P} and made {H} the {T} on {D}.
-- {H} put it on and said, "{F}, now I am as warm as a {C} {M}!"
+- {H} put it on {P} near a {C} {X}. "are you warm now, {H}?" {F} asked near the {L}.
 
 seed: flower rose tree: meets
 - {H} had a {C} seed and wanted to see {A} {P}.
@@ -87,22 +87,22 @@ seed: flower rose tree: meets
 - after {Q} days {H} and {F} saw the {T} [by|near] the {C} {X}.
 
 star: star: meets
-- {H} [sat|walked] {P} every {D} and wanted {A} from the sky.
+- every {D} {H} [sat|walked] {P} and wanted {A} from the sky.
 - {H} stood on {Q} {C} [stones|boxes] near the {L} on {D}, but the {T} was too high.
 - {F} and a {TR} {M} took {H} to the {W} and showed {H} the {T} in it.
-- so every {D} {F} and {H} [sat|stood] near the {L} to see the {T}, but {H} did not have it.
+- so every {D} {F} and {H} [sat|stood] near the {L} to see the {T} from a {C} {X}.
 
 race: bell cup ring ball:
 - {H} and {I} ran from the {L} to a {C} {X} for {A}.
 - {H} was first. but {F} fell over a {C} {X} {P} and [cried|called] {Q} times.
 - so {H} [went|came|ran] back to {F} and helped {Fhim}, and a {TR} {M} was first.
-- {H} did not have the {T}, but {F} said, "you are better than {Q} {N}s, {H}!"
+- {H} did not have it, but {F} said {P}, "you are better than {Q} {N}s, {H}!"
 
 stuck cart: cart: meets keeps
 - {H} pulled {A} with {Q} {C} [stones|boxes|bags|apples] to the {L}.
 - {P} the {N} stood still near a {C} {X}, and {H} could not pull it.
 - {F} [put|took] a {C} [stick|string] under the {T} and pushed {Q} times {P}, and {H} pulled.
-- soon the {T} was [home|at the {L}], and {H} gave {F} {Q} [apples|eggs|nuts].
+- soon the {T} was [home|at the {L}] {P}, and {H} gave {F} {Q} [apples|eggs|nuts].
 
 visit: basket bag cake pie: meets
 - {H} wanted to bring {A} to {his} [grandmother|mother|father] near the {L}.
@@ -113,24 +113,24 @@ visit: basket bag cake pie: meets
 locked: key: meets keeps
 - {H} found a {C} [box|door] {P} and wanted {A} for it.
 - {H} looked under a {C} {X} and asked {Q} [animals|friends] {P}, but there was no {T}.
-- {F} [sat|stood] near a {C} {X} and saw the {N} under it. {H} [ran|came] to {F}.
+- {F} [sat|stood] on a {C} {X} {P} and saw the {T} under it. {H} [ran|came] to {F}.
 - {H} opened the {C} [box|door] with the {T}, and {F} found {Q} {C} [rings|bells|cups] in it.
 
 new at school: TOYS: keeps
-- {H} was new at school and sat near a {C} {X} with {his} {T} on {D}.
+- {H} was new at the {L} and sat with {his} {T} near a {C} {X} on {D}.
 - for {Q} days {H} was shy and [played|sat] {P} with only the {N} and a {C} {M}.
 - then {I} came to the {C} {X}, and {H} [gave|showed] {F} the {N}.
 - "can I play with you {P}, {H}?" {F} asked. so they played with the {T} for {Q} days.
 
 picnic: cake pie bread soup cheese honey: meets
-- {H} [took|had] {A} in a {C} [basket|bag|box] and wanted to eat it with {Q} friends {P}.
+- {H} [took|had] {A} in a {C} [basket|bag|box] {P} for {Q} friends.
 - but a {TR} {K} ran into {H} near a {C} {X}, and the {N} fell.
-- {F} had more {N} in a {C} [basket|bag|box] and gave {H} {Q} parts of it.
-- so {H} ate the {T} with {F} {P} and called the {K} to [eat|sit] with them.
+- {F} had more {N} in a {C} [basket|bag|box] and gave {H} {Q} parts {P}.
+- so {H} ate the {T} with {F} and called the {K} to [eat|sit] with them {P}.
 
 sick friend: soup honey milk cake pie:
 - {I} was sick on {D}, and {H} wanted to bring {F} {A}.
-- the way from the {L} was long, and the [rain|snow|wind] was cold. {H} fell over a {C} {X}.
+- from the {L} {H} went {P} in the [rain|snow|wind] on {D} and fell over a {C} {X}.
 - but {H} held the {N} in {his} {C} [bag|box|basket] and walked to {F} in {Q} days.
 - {F} had the {T} and was well after {Q} days, and {H} [laughed|danced|sang].
 
@@ -143,12 +143,12 @@ noise: drum bell:
 nest: bird egg: meets
 - {H} saw {A} {P}. its nest was in a {C} tree near a {C} {X}.
 - but {H} fell {Q} times from the {C} tree with the {T} on {D}.
-- {F} had a long {C} string and a {C} [basket|bag|box]. {F} pulled the {N} up to {H} {P}.
-- {H} put the {T} in the nest, and {F} and its mother sang {Q} [long|happy|good] songs {P}.
+- {F} had a {C} string and a {C} [basket|bag|box]. {F} pulled the {N} up to {H} {P}.
+- {H} put the {T} in the nest {P}, and {F} sang {Q} [long|happy|good] songs with its mother.
 
 painting: house boat flower kite: meets
-- {H} wanted to paint {A} on a {C} {X} for {his} [mother|father|grandmother].
-- but there was no {TC} color {P}, and after {Q} days the {N} was still {C1}.
+- {H} wanted to paint {A} on a {C} {X} on {D}.
+- but {H} had no {TC} color near the {L}, and the {N} was {C1} {P}.
 - {F} gave {H} the color of {Q} {TC} flowers in a {C} [cup|box|bag].
 - so {H} made the {T}, and {F} made a {C} {M} near it.
 
@@ -166,13 +166,13 @@ mud: hat doll scarf bag cup ball: meets keeps
 
 snow: carrot: meets
 - {H} made a {TR} {K} of snow {P} and wanted {A} for its nose.
-- {H} looked in {Q} {C} [boxes|bags] and near the {C} {X}, but on {D} there was no {N} {P}.
+- {H} looked in {Q} {C} [boxes|bags] and near the {C} {X}, but there was no {N} {P}.
 - {F} had {Q} carrots in a {C} [basket|bag|box] from the {L}, and one was for {H} and the {K}.
-- {H} put the {T} on the {K}, and {F} put a {C} hat on it.
+- {H} put the {T} on the {K}, and {F} put a {C} hat on it {P}.
 
 music: drum bell: meets keeps
-- {H} heard songs from the {L} every {D} and wanted {A}.
-- but {H} had no gold for a {N}, only {Q} {C} [sticks|cups|boxes] near a {C} {X}.
+- {H} heard songs from the {L} and wanted {A}.
+- but on {D} {H} had only {Q} {C} [sticks|cups|boxes] near a {C} {X}.
 - {F} put {C} [paper|wool|string] over the {C} {X}, and so {F} made a {N} for {H} {P}.
 - {H} played the {T} for {Q} days, and {F} sang to it {P}.
 
@@ -180,47 +180,47 @@ hiding: door tree box chair cart:
 - {H} and {I} played a game {P} on {D}, and {H} could not find {F}.
 - {H} looked behind a {C} {X} and near the {L} {Q} times, but {F} was not there.
 - then {H} heard {Q} [soft|loud] sounds {P} from behind {A}.
-- {F} was behind the {T}! on {D} {F} had to find {H} near a {C} {X}.
+- there was {F}! then {H} ran behind the {L} on {D}, and {F} had to find {H}.
 
 egg: egg: meets
-- {H} found {A} near a {C} {X} {P} and wanted it to be warm on {D}.
-- but {H} had only a {C} [hat|bag|cup|box] for the {T} near a {C} {X}.
+- {H} found {A} near a {C} {X} {P}.
+- it was not warm, but {H} had only a {C} [hat|bag|cup|box] for it on {D}.
 - {F} put a {C} [scarf|blanket|hat] over the {N} and sat {P} with {H} for {Q} days.
-- then a {TR} {C} [duck|bird|frog] came out of the {T} and sat on {H}.
+- then a {TR} {C1} [duck|bird|frog] came out of the {T} near the {L} and sat near {H}.
 
 bees: honey: meets
 - {H} wanted {A} from the {Q} bees {P}.
-- {H} put a {C} [stick|cup] in the {N} on {D}, but {Q} bees came out, and {H} ran behind a {C} {X}.
+- {H} ran to them with a {C} [stick|cup], but {Q} bees came out near a {C} {X} on {D}.
 - {F} gave the bees {Q} {C} flowers from the {L} and asked them for the {T} {P}.
 - so on {D} {F} had the {N} in a {C} [cup|box], and {H} ate it near a {C} {X}.
 
 map: ring cup bell key box: meets keeps
-- {H} found a map in a {C} [box|bag|book] on {D}. it showed {A} {P}.
+- on {D} {H} found a map in a {C} [box|bag|book]. it showed {A} {P}.
 - {H} walked to the {L} for {Q} days, but {H} did not find the {N} near the {C} {X}.
 - {F} read the map and said, "{H}, [walk|run] to the {C} {X} {P}."
 - they found a {C} [stone|box|bag] there, and {H} pulled the {T} from under it.
 
 truth: cup lamp bell drum:
-- {H} broke the {T} of {I} on {D} {P} and wanted to make it new for {F}.
-- but {H} was afraid and put the {N} under a {C} {X} for {Q} days.
+- {H} broke the {T} of {I} {P}.
+- {H} was afraid, put the {N} under a {C} {X} and told {F} about a {TR} {C1} {M} on {D}.
 - then {H} went to {F} near the {L} and said, "{F}, I broke your {T} with a {C} [stick|stone]."
 - {H} and {F} worked for {Q} days and made the {T} new with {C} [wood|string|paper].
 
 lost animal: sheep goat cow duck: meets keeps
-- {H} had {A} with a {C} bell, but on {D} {he} could not find the {T} {P}.
-- {H} called it {Q} times from a {C} {X}, but on {D} there was no sound from the {T}.
-- {F} heard the bell near the {L} and ran with {H} to a {C} {X}.
+- {H} had {A}, but {P} on {D} {H} could not find it near the {C} {X}.
+- {H} called it {Q} times from a {C} {X} near the {L}, but it did not come.
+- {F} heard it near the {L} and ran with {H} to a {C} {X}.
 - the {T} was there {P}! {H} gave the {N} some water, and {F} gave it a {C} flower.
 
 fish: fish: meets
-- {H} wanted {A} for {his} [mother|father|grandmother] and sat by the {W} on {D}.
-- {H} had a {C} stick with {Q} strings, but on {D} the {T} was too fast for {H}.
+- {H} wanted {A} and on {D} sat by the {W} near a {C} {X}.
+- {H} had a {C} stick with a {C} string, but the {T} [swam|was] too fast for {H} on {D}.
 - {F} had [bread|soup|cheese|pie] in a {C} [bag|box|basket] and sat with {H} near a {C} {X}.
-- they ate {P}, and the {T} was not sad. {H} told it to swim home, and {F} laughed.
+- they ate {P}, and on {D} {F} told the {T} to swim home to the {L}.
 
 boat building: boat: meets keeps
 - {H} wanted {A} to go to a {C} [house|barn|school] over the {W}.
-- {H} worked {P} for {Q} days, but the {T} was as [small|heavy] as a {C} {X}.
+- {H} worked on it for {Q} days {P}, but it was as [small|heavy|old|hard] as a {C} {X}.
 - {F} had {Q} {C} [strings|stones|boxes] and good wood from a {C} cart. {F} helped {H} {P}.
 - the {T} went over the water, and {H} and {F} sang {Q} songs in it.
 
@@ -237,10 +237,10 @@ song: song: meets
 - so {H} sang the {T} {P}, and {F} played a {C} [drum|bell] to it.
 
 letter: letter: meets
-- {H} made {A} for {his} [grandmother|father|mother] near the {L} on {D}.
-- but on {D} the wind took the {T} from {H}, and it fell behind a {C} {X} {P}.
-- {F} ran [fast|far], jumped over {Q} {C} [stones|boxes] and gave the {N} to {H}.
-- so the {T} went to the {L}, and after {Q} days {H} had a {C} one back.
+- {H} made {A} for {his} [grandmother|father|mother] near the {L}.
+- but on {D} the wind took the {T} from {H} {P}, and it fell behind a {C} {X}.
+- {F} ran [fast|far], jumped over {Q} {C} [stones|boxes] and gave it to {H}.
+- so {F} took the {T} to the {L}, and after {Q} days {H} had a {C} one back.
 
 hot day: milk water soup: meets
 - it was a hot {D}, and {H} wanted {A} from a {C} cup {P}.
@@ -250,15 +250,15 @@ hot day: milk water soup: meets
 
 heavy: basket box bag: meets
 - {H} wanted to take {A} with {Q} [apples|stones|books|pears|cups] home from the {L}.
-- the {N} was too heavy. {H} sat down {Q} times, near a {C} {X} and {P}.
-- {F} and {H} pulled it with a {C} string, and a {TR} {C} {M} sang {Q} songs {P}.
+- it was too heavy for {H}, and {P} {H} sat down by a {C} {X}.
+- {F} and {H} pulled it with a {C} string, and a {TR} {C1} {M} sang {Q} songs {P}.
 - so the {T} came home, and {H} gave {F} {Q} {C} [flowers|cups|bells].
 
 reading: book story letter map: meets
 - {H} found {A} near a {C} {X} and read it {P}.
 - but {H} could not read {Q} words [near|behind] a {C} {X} and sat there with the {T} for {Q} days.
-- so {F} sat {P} and every {D} read {Q} words in it to {H}.
-- after {Q} days {H} could read the {T} to {F} and to a {TR} {M}.
+- so every {D} {F} sat {P} and read {Q} words to {H}.
+- {H} could read the {T} to {F} and to a {TR} {M} after {Q} days.
 
 tooth: cake apple nut pear carrot: meets
 - {H} wanted to eat {A} {P} near a {C} {X}.
@@ -267,14 +267,14 @@ tooth: cake apple nut pear carrot: meets
 - so {H} ate the {T} with {F} [near|behind] a {C} {X}.
 
 moon: moon: meets
-- {H} wanted {A} for a lamp near {his} {C} bed {P}.
-- {H} called to the {N} {Q} times on {D} from a {C} {X}, but it was too high over the {L}.
-- {F} made {H} a {C} lamp of {C} paper like the {T} and {H} put it on a {C} {X}.
-- {H} did not have the {T}, but slept well by the {C} lamp of {F} {P}.
+- {H} wanted {A} {P} for a lamp near a {C} bed on {D}.
+- {H} called to the {N} {Q} times from a {C} {X} near the {L}, but it was too high.
+- {F} made {H} a {C} lamp of {C} paper like the {N} and {H} put it {P} on a {C} {X}.
+- so {H} slept well by the {C} lamp of {F} and did not need the {T}.
 
 first swim: shell stone ring cup: meets keeps
-- {H} saw {A} in the {W} near a {C} {X} and wanted it.
-- but on {D} {H} could not swim to the {T}. {H} [sat|stood] near the {C} {X} for {Q} days.
+- {H} saw {A} in the {W} near a {C} {X}.
+- but {H} was afraid to swim and [sat|stood] near a {C} {X} for {Q} days with a {C} {M}.
 - {F} held {H} with a {C} [string|scarf] and showed {H} how to swim in {Q} days {P}.
 - soon {H} swam to the {N}, and {F} sang {Q} songs when {H} held the {T}.
 """

@@ -36,8 +36,8 @@ MEETINGS = (
 PAIR_ENDINGS = (
     "then {H} and {F} [played|talked|sang|danced] {P2} {end}.",
     "{F} and {H} [sat|played|talked|sang|danced] {P2} every {D} after that.",
-    '"you are a good friend, {F}," said {H} {P2} {end}.',
-    "{H} told {his} [mother|father|friends] about {F} and the {T} {end}.",
+    '"{F}, you are a good friend," said {H} {P2} {end}.',
+    "{H} told {his} [mother|father|friends] about {F} and the {T} on {D}.",
     "so {H} was a happy {kind} and told {F} a [long|sad|good] story {P2} {end}.",
 )
 KEPT_ENDINGS = (
@@ -45,10 +45,10 @@ KEPT_ENDINGS = (
     "{H} walked home with {F} and the {T} {end}.",
     "{H} had the {T} for {Q} days and played with {F} {P2}.",
 )
-_ENDS = ("on {D}", "after {Q} songs", "on {D} with a {C} flower")
-_ROADSIDE = ["box", "stone", "chair", "table", "cart", "wall", "basket", "bench"]
-_PLACE_ADJECTIVES = ["old", "big", "small", "quiet", "dark", "cold", "green", "new"]
-_SIZES = ("big", "small", "old", "new")
+_ENDS = ("on {D}", "after {Q} songs", "after {Q} days")
+_ROADSIDE = ["box", "stone", "chair", "table", "cart", "wall", "basket", "bench", "bag", "bed"]
+_PLACE_ADJECTIVES = "old big small quiet dark cold new little warm wet green".split()
+_SIZES = ("big", "small", "old", "new", "little", "good", "wet")
 _UNCOLORED = {
     word: adjectives.split()
     for words, adjectives in {
@@ -79,7 +79,9 @@ class Story:
 class _Slots(dict[str, str]):
     """What stays the same in one story; the other slots are drawn anew at each mention."""
 
-    def __init__(self, rng: Random, fixed: dict[str, str], thing_color: str, taken: set[str]):
+    def __init__(
+        self, rng: Random, fixed: dict[str, str], thing_color: str, taken: set[str]
+    ) -> None:
         super().__init__(fixed)
         self._rng = rng
         self._last: dict[str, str] = {}
@@ -107,8 +109,12 @@ def kind_of(rng: Random, name: str) -> str:
     return pick(rng, ANIMALS)
 
 
+def _trait(rng: Random, kind: str) -> str:
+    return pick(rng, [trait for trait in TRAITS if kind in ANIMALS or trait != "old"])
+
+
 def _introduction(rng: Random, friend: str, kind: str, his: str) -> str:
-    trait = pick(rng, TRAITS)
+    trait = _trait(rng, kind)
     forms = [f"a {trait} {kind} named {friend}", f"{his} {trait} friend {friend}"]
     if kind in ANIMALS:
         forms.append(f"{friend} the {trait} {kind}")
@@ -126,7 +132,7 @@ def _slots(rng: Random, schema: Schema, hero: str, kind: str) -> _Slots:
     )
     fixed = {
         "H": hero, "he": "she" if hero in GIRLS else "he", "his": his,
-        "him": "her" if hero in GIRLS else "him", "kind": kind, "trait": pick(rng, TRAITS),
+        "him": "her" if hero in GIRLS else "him", "kind": kind, "trait": _trait(rng, kind),
         "F": friend, "Fhim": "her" if friend in GIRLS else "him",
         "I": _introduction(rng, friend, friend_kind, his),
         "N": noun, "T": f"{adjective} {noun}", "TC": adjective,

@@ -27,7 +27,7 @@ class _Parser:
     sign := ('-' | '+') sign | power; power := atom ('**' sign)?; atom := number | '(' sum ')'.
     """
 
-    def __init__(self, text: str):
+    def __init__(self, text: str) -> None:
         self._tokens = _tokens(text)
         self._next = 0
         self._depth = 0
@@ -77,15 +77,15 @@ class _Parser:
         return value
 
     def _atom(self) -> Fraction:
-        token = self._take()
-        if token == "(":
+        found = self._take()
+        if found == "(":
             value = self._sum()
             if self._take() != ")":
                 raise CalculatorError("a parenthesis is not closed")
             return value
-        if not token[:1].isdigit():
-            raise CalculatorError(f"a number is missing at {token!r}" if token else "it ends early")
-        return _bounded(Fraction(token))
+        if not found[:1].isdigit():
+            raise CalculatorError(f"a number is missing at {found!r}" if found else "it ends early")
+        return _bounded(Fraction(found))
 
 
 def _tokens(text: str) -> list[str]:
