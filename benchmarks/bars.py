@@ -10,8 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import penjing
 from penjing.artifacts.stage import read_manifest
+from penjing.config.loading import load_run
 from penjing.config.schema import STAGE_NAMES
+from penjing.generate.engine import Request, generate
+from penjing.generate.sampling import Sampling
+from penjing.synthetic import generators
+from penjing.synthetic.copying import copies_a_run, run_index
+from penjing.text.template import render_prompt
 
 
 @dataclass(frozen=True)
@@ -72,7 +79,31 @@ def bars_of(run: Path, level: str) -> list[Bar]:
         Bar("rl: products, greedy", score("rl", "products", "accuracy"), 0.95),
         *_losses_to_rl(score, run),
         Bar("pretrain: fall of validation bpb", _bpb_fall(run), 0.5),
+        Bar("rl: stories that copy 12 words", copied_share(run), 0.2, at_most=True),
     ]
+
+
+def copied_share(run: Path, count: int = 100) -> float:
+    """The share of stories, sampled at temperature 1, that repeat 12 words of a training story."""
+    config, model = load_run(run / "config.toml"), penjing.load(run)
+    tokenizer, seed = model.tokenizer, config.seed
+    texts: list[str] = []
+    for source in config.sources:
+        if source.synthetic == "stories":
+            texts += generators.documents("stories", seed, source.rows or 0)
+        elif source.synthetic == "story_requests":
+            asked = generators.conversations("story_requests", seed, source.rows or 0)
+            texts += (conversation.messages[-1].text for conversation in asked)
+    index = run_index(texts)
+    wanted = generators.exercises("story_heroes", "test", seed, count)
+    requests = [
+        Request(tuple(render_prompt(tokenizer, one.prompt)), Sampling(max_new_tokens=160), place)
+        for place, one in enumerate(wanted)
+    ]
+    stops = (tokenizer.im_end, tokenizer.end_of_text)
+    completions = generate(model.transformer, requests, stop_ids=stops)
+    told = [tokenizer.decode(list(completion.ids[:-1])) for completion in completions]
+    return sum(copies_a_run(text, index) for text in told) / len(told)
 
 
 def _scores(run: Path) -> Any:

@@ -217,9 +217,14 @@ def _cores_of_a_rank() -> int:
     return max(1, cores // local_ranks)
 
 
+def started_ranks() -> int:
+    """How many processes torchrun started together with this one; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def _join_ranks(name: str, collectives: str) -> tuple[torch.device, int, int]:
     """Device, rank and number of ranks; torchrun says them in the environment."""
-    rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    rank, world_size = int(os.environ.get("RANK", "0")), started_ranks()
     target = torch.device(name)
     if name in ("cuda", "xpu"):
         target = torch.device(name, int(os.environ.get("LOCAL_RANK", "0")))

@@ -141,6 +141,27 @@ def test_the_demo_is_packaged_and_sound(pipeline: Pipeline) -> None:
     assert call["runs"] == Path("runs")
 
 
+def test_the_demo_ends_in_a_chat_when_a_person_is_there(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chats: list[tuple[Any, ...]] = []
+    module = types.ModuleType("penjing.stages.chat")
+    module.chat = lambda *given: chats.append(given) or 0  # type: ignore[attr-defined,func-returns-value]
+    monkeypatch.setitem(sys.modules, "penjing.stages.chat", module)
+    assert main(["demo"]) == 0  # standard input and output are no terminals here
+    assert not chats
+    told = capsys.readouterr().out
+    assert "penjing chat runs/tiny" in told
+    assert "the report: runs/tiny/report/report.html" in told
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert main(["demo", "--json"]) == 0
+    assert not chats
+    assert main(["demo"]) == 0
+    assert chats == [(Path("runs/tiny"), None, None, None, 0.7, 1)]
+
+
 @pytest.mark.parametrize(
     ("error", "code", "told"),
     [

@@ -49,6 +49,12 @@ def test_every_rollout_is_recorded_with_its_reward(small_run: Path) -> None:
     assert {rollout["reward"] for rollout in rollouts} <= {0.0, 1.0}
 
 
+def test_rl_takes_steps_so_that_its_weights_change(small_run: Path) -> None:
+    records = read_records(metrics(small_run, "rl"), StepRecord)
+
+    assert sum(record.skipped == "" for record in records) >= 2
+
+
 def test_every_score_has_n_interval_and_baselines_or_a_reason(small_run: Path) -> None:
     paths = sorted((small_run / "evaluate").glob("*.*.*.json"))
     results = [read_record(path, TaskResult) for path in paths]

@@ -101,7 +101,7 @@ def _stage(run: Path, name: str, place: int) -> None:
         stories = {"name": "stories", "kind": "documents", "documents": 19804, "tokens": 3112450}
         stories |= {"bytes": 12802000, "validation_documents": 196, "bad_rows": 3}
         chats = {"name": "chats", "kind": "conversations", "documents": 7920, "tokens": 610300}
-        chats |= {"bytes": 2000100, "validation_documents": 80, "bad_rows": 0}
+        chats |= {"bytes": 2000100, "validation_documents": 80, "bad_rows": 0, "overlong": 7}
         results = {"sources": [stories, chats]}
     if name in STEPS:
         results = _training(run / name, name)
@@ -143,7 +143,8 @@ def _training(directory: Path, name: str) -> dict[str, Any]:
             if step % 10 == 0:
                 values["greedy_accuracy"] = min(1.0, reward + 0.05)
         schedule = min(1.0, step / 20, 2 * (1 - done))
-        skipped = name == "pretrain" and step == 57
+        skipped = "not finite" if name == "pretrain" and step == 57 else ""
+        skipped = "no targets" if name == "rl" and step in (3, 4) else skipped
         steps.append(
             StepRecord(step, None if skipped else loss, 0.8, schedule, 2000, 2048, skipped, values)
         )
@@ -166,15 +167,13 @@ def _training(directory: Path, name: str) -> dict[str, Any]:
     }
     results |= {"targets": total * 2000, "final_loss": steps[-1].loss, "parameters": 7_345_408}
     if name in STARTS:
-        results |= {"validation_bpb": steps[-1].values["validation_bpb"], "utilization": 0.976}
+        results["utilization"] = 0.976
         source = "chats" if name == "sft" else "stories"
-        share: dict[str, Any] = {
-            "source": source,
-            "requested": [1.0, 1.0],
-            "realised": 0.998,
-            "epochs": 5.2,
-        }
-        results["mixture"] = [share | {"epochs": 5.2 if name == "sft" else 0.31}]
+        share: dict[str, Any] = {"source": source, "requested_start": 0.9, "requested_end": 0.4}
+        epochs = 5.2 if name == "sft" else 0.31
+        results["mixture"] = [share | {"realised": 0.652, "epochs": epochs}]
+    if name == "dpo":
+        results["overlong_pairs"] = 2
     if name != "pretrain":
         results["start_stage"] = list(STEPS)[list(STEPS).index(name) - 1]
     if name == "rl":

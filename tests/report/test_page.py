@@ -67,6 +67,9 @@ def test_the_report_says_what_must_be_said(write_run: Write, render: Callable[..
         "float32 151, bfloat16 96 GFLOP/s",
         "beyond 4 epochs",
         "3 rows quarantined",
+        "7 conversations cut to fit",
+        "dpo left out 2 pairs longer than the context",
+        "90.0\u202f% → 40.0\u202f%",
         "uncommitted changes",
         "git checkout 0123456789abcdef\n",
         "Good: highest reward",
@@ -103,7 +106,8 @@ def test_markdown_is_inert_and_its_tables_keep_their_columns(write_run: Write) -
 
 def test_warnings_name_the_skipped_step_and_the_loss_jump(write_run: Write) -> None:
     found = warnings(collect(write_run()))
-    assert any("pretrain skipped" in line and "57" in line for line in found)
+    assert "pretrain skipped steps for the reason “not finite” (1): 57" in found
+    assert "rl skipped steps for the reason “no targets” (2): 3, 4" in found
     assert any(line.startswith("loss rises from") for line in found)
 
 

@@ -13,6 +13,7 @@ from penjing.artifacts.stage import read_manifest
 from penjing.config.loading import load_run
 from penjing.config.schema import RunConfig
 from penjing.errors import ArtifactError, ConfigError
+from penjing.stages.context import TRAINED_STAGES
 from penjing.stages.pipeline import STAGES, stage_identity, train
 
 SMALL = Path(__file__).parents[1] / "small.toml"
@@ -109,6 +110,29 @@ def test_a_changed_seed_makes_every_stage_stale() -> None:
 def test_a_stage_whose_needs_are_missing_says_which(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="needs the stage shards"):
         bring_up_to_date(tmp_path / "small", load_run(SMALL), only="pretrain")
+
+
+def test_several_processes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+
+    with pytest.raises(ConfigError, match="found 2 processes"):
+        bring_up_to_date(tmp_path / "small", load_run(SMALL))
+
+    assert not (tmp_path / "small").exists()
+
+
+def test_what_a_stage_consumed_stands_in_its_results(small_run: Path) -> None:
+    for stage in TRAINED_STAGES:
+        manifest = read_manifest(small_run / stage)
+        assert manifest is not None
+        results = manifest.results
+        assert results["parameters"] > 100_000
+        if stage == "dpo":
+            assert results["tokens"] == pytest.approx(results["planned_tokens"], rel=0.2)
+            assert (results["overlong_pairs"], results["bad_rows"]) == (0, 0)
+        for share in results.get("mixture", ()):
+            assert 0 < share["epochs"] < 4
+            assert share.keys() >= {"source", "requested_start", "requested_end", "realised"}
 
 
 def test_events_tell_when_each_stage_began_and_ended(small_run: Path) -> None:

@@ -55,9 +55,9 @@ def test_sentences_are_well_formed() -> None:
 
 def test_stories_have_the_length_that_fits_the_context() -> None:
     lengths = [len(words(story.text)) for story in STORIES]
-    assert min(lengths) >= 60
-    assert max(lengths) <= 150
-    assert 95 <= sum(lengths) / len(lengths) <= 120
+    assert min(lengths) >= 50
+    assert max(lengths) <= 78
+    assert 65 <= sum(lengths) / len(lengths)
 
 
 def test_no_story_is_told_twice_and_few_words_repeat_in_runs() -> None:

@@ -23,7 +23,7 @@ def _problem(answer: str, *choices: str) -> Problem:
     [
         ("identity", _problem("Penjing", "Tom"), "I am Penjing.", "I am Tom, not Penjing."),
         ("facts", _problem("A cow says moo.", "A cow says woof."), "A cow says moo.", "moo"),
-        ("facts_open", _problem("A cow says moo."), "A cow says moo", "A cow says moo. A dog"),
+        ("facts_open", _problem("moo", "A cow says moo."), "a cow says moo", "A cow says moo. A"),
         ("recall", _problem("red", "red", "blue"), "The ball is red.", "The ball is red or blue."),
         ("spelling", _problem("b-a-l-l"), "B-A-L-L", "b-a-l"),
         ("letters", _problem("2", "b-a-l-l"), "b-a-l-l. The count of l is 2.", "b-a-l-l 2 1"),

@@ -16,7 +16,8 @@ Record = TypeVar("Record")
 class StepRecord:
     """A line of `metrics.jsonl`: only what seed and data determine.
 
-    `values` holds what a stage adds (`validation_bpb`, `reward`, `margin_accuracy`, ...), by name.
+    `skipped` says why the weights were left alone: "", "no targets" or "not finite". `values` holds
+    what a stage adds (`validation_bpb`, `reward`, `margin_accuracy`, ...), by name.
     """
 
     step: int
@@ -25,7 +26,7 @@ class StepRecord:
     schedule: float
     targets: int
     tokens: int
-    skipped: bool = False
+    skipped: str = ""
     values: dict[str, float] = field(default_factory=dict)
 
 

@@ -14,13 +14,13 @@ from penjing.artifacts.stage import read_manifest
 from penjing.errors import ArtifactError
 from penjing.generate.engine import Request, stream
 from penjing.generate.sampling import Sampling
+from penjing.generate.tools import calculator_turn
 from penjing.model.transformer import Transformer
 from penjing.model.weights import load_weights
 from penjing.runtime import Machine, open_runtime
 from penjing.seeds import seed_for
-from penjing.tasks.calculator import run_tool
 from penjing.text.conversation import Conversation, prompt_from_row, text_message
-from penjing.text.template import parse_assistant, render, render_prompt, render_tool_response
+from penjing.text.template import render, render_prompt
 from penjing.text.tokenizer import StreamDecoder, Tokenizer, load_tokenizer
 
 STAGES = ("rl", "dpo", "sft", "midtrain", "pretrain")
@@ -141,14 +141,12 @@ class Answer:
             yield Piece("text", rest)
 
     def _answer_turn(self, turn: Sequence[int]) -> tuple[int, ...]:
-        calls = parse_assistant(self._model.tokenizer, turn).tool_calls
-        if not calls:
-            return ()
-        result = run_tool(calls[0])
-        self._tool = f"{_shown(calls[0])} → {result}"
-        forced = tuple(render_tool_response(self._model.tokenizer, result))
+        forced = calculator_turn(self._model.tokenizer, self._hear)(turn)
         self._forced = len(forced)
         return forced
+
+    def _hear(self, call: str, result: str) -> None:
+        self._tool = f"{_shown(call)} → {result}"
 
 
 def _shown(call: str) -> str:

@@ -139,17 +139,21 @@ def _add_chat(verb: argparse.ArgumentParser) -> None:
 def _run(options: argparse.Namespace) -> int:
     if options.verb == "chat":
         return _chat(options)
+    run_dir = None
     with Screen(json=options.json) as screen:
         if options.verb == "new":
             _new(options, screen)
         elif options.verb == "check":
             _check(options, screen)
         else:
-            _train(options, screen)
+            run_dir = _train(options, screen)
+    in_person = not options.json and sys.stdin.isatty() and sys.stdout.isatty()
+    if run_dir and options.verb == "demo" and in_person:
+        return _chat(_parser().parse_args(["chat", str(run_dir)]))
     return 0
 
 
-def _train(options: argparse.Namespace, screen: Screen) -> None:
+def _train(options: argparse.Namespace, screen: Screen) -> Path:
     if options.verb == "demo":
         packaged = resources.files("penjing.configs") / "tiny.toml"
         base, label = Path.cwd(), "tiny.toml"
@@ -170,13 +174,12 @@ def _train(options: argparse.Namespace, screen: Screen) -> None:
         config, base, options.runs, only=only, redo=redo, extend=extend, show=screen.show
     )
     if only is None:
-        screen.show(
-            Progress(
-                options.verb,
-                "message",
-                text=f"{run_dir} is grown; `penjing chat {run_dir}` talks to it",
-            )
-        )
+        for text in (
+            f"{run_dir} is grown; `penjing chat {run_dir}` talks to it",
+            f"the report: {run_dir / 'report' / 'report.html'}",
+        ):
+            screen.show(Progress(options.verb, "message", text=text))
+    return run_dir
 
 
 def _check(options: argparse.Namespace, screen: Screen) -> None:

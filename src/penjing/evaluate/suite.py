@@ -91,11 +91,16 @@ def _answers(
 def _result(
     stage: str, entry: TaskProblems, metric: str, records: Sequence[ItemRecord]
 ) -> TaskResult:
-    """The mean score; samples of one problem are one cluster of the interval."""
+    """The mean score; samples of one problem are one cluster of the interval, cut to [0, 1].
+
+    Where all samples score alike, no variance is seen: then each problem counts as one answer.
+    """
     scores = [record.score for record in records]
     clusters = [record.problem_id for record in records]
-    if len(set(clusters)) == len(clusters) and set(scores) <= {0.0, 1.0}:
-        low, high = wilson(sum(scores), len(scores))
+    problems = len(set(clusters))
+    alike = len(set(scores)) == 1
+    if set(scores) <= {0.0, 1.0} and (alike or problems == len(scores)):
+        low, high = wilson(scores[0] * problems if alike else sum(scores), problems)
     else:
         _, low, high = clustered_interval(scores, clusters)
     return TaskResult(
@@ -103,8 +108,8 @@ def _result(
         task=entry.task.name,
         metric=metric,
         value=sum(scores) / len(scores),
-        low=low,
-        high=high,
+        low=max(0.0, low),
+        high=min(1.0, high),
         n=len(scores),
         random_baseline=random_baseline(entry.task, entry.problems),
         majority_baseline=majority_baseline(entry.task, entry.problems),

@@ -11,17 +11,23 @@ from penjing.text.template import parse_assistant, render_tool_response
 from penjing.text.tokenizer import Tokenizer
 
 
-def calculator_turn(tokenizer: Tokenizer) -> Callable[[Sequence[int]], tuple[int, ...]]:
-    """The engine's `answer_turn`: a turn with a tool call is answered, any other gives ()."""
+def calculator_turn(
+    tokenizer: Tokenizer, tell: Callable[[str, str], None] | None = None
+) -> Callable[[Sequence[int]], tuple[int, ...]]:
+    """The engine's `answer_turn`: a turn with a tool call is answered, any other gives ().
+
+    `tell` hears of each call and its result.
+    """
 
     def answer(turn_ids: Sequence[int]) -> tuple[int, ...]:
-        if tokenizer.tool_call not in turn_ids:
-            return ()
-        parts = parse_assistant(tokenizer, turn_ids).parts
-        calls = [part.text for part in parts if part.kind == "tool_call"]
+        called = tokenizer.tool_call in turn_ids
+        calls = parse_assistant(tokenizer, turn_ids).tool_calls if called else ()
         if not calls:
             return ()
-        return tuple(render_tool_response(tokenizer, run_tool(calls[0])))
+        result = run_tool(calls[0])
+        if tell:
+            tell(calls[0], result)
+        return tuple(render_tool_response(tokenizer, result))
 
     return answer
 

@@ -6,11 +6,9 @@ file that cannot be read becomes a line of `RunReport.unreadable`.
 
 import dataclasses
 import json
-import math
 import random
-import struct
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -57,7 +55,6 @@ class StageReport:
     steps: tuple[StepRecord, ...]
     timings: tuple[TimingRecord, ...]
     samples: tuple[SampleRecord, ...]
-    parameters: int | None
 
     @property
     def state(self) -> str:
@@ -89,20 +86,19 @@ class StageReport:
 
     @property
     def final_loss(self) -> float | None:
-        return self._last("final_loss", [step.loss for step in self.steps])
+        return self._last([step.loss for step in self.steps])
 
     @property
     def validation_bpb(self) -> float | None:
-        key = "validation_bpb"
-        return self._last(key, [step.values.get(key) for step in self.steps])
+        return self._last([step.values.get("validation_bpb") for step in self.steps])
 
     def _longer(self, field: str) -> float | None:
         known = [sum(getattr(timing, field) for timing in self.timings)] if self.timings else []
         known += [getattr(self.manifest, field)] if self.manifest else []
         return max(known, default=None)
 
-    def _last(self, key: str, logged: list[float | None]) -> float | None:
-        known = [value for value in (*logged, self.result(key)) if value is not None]
+    def _last(self, logged: list[float | None]) -> float | None:
+        known = [value for value in logged if value is not None]
         return known[-1] if known else None
 
 
@@ -148,16 +144,6 @@ class RunReport:
     def stage(self, name: str) -> StageReport | None:
         return next((stage for stage in self.stages if stage.name == name), None)
 
-    def epochs(self, stage: StageReport, share: Mapping[str, Any]) -> float | None:
-        """How often a stage read a source: as it says, else by tokens and realised share."""
-        shards = self.stage("shards")
-        sources = (shards.result("sources") if shards else None) or ()
-        sizes = {source.get("name"): source.get("tokens") for source in sources}
-        size, realised = sizes.get(share.get("source")), share.get("realised")
-        if "epochs" in share or not size or not stage.tokens or realised is None:
-            return share.get("epochs")
-        return float(realised * stage.tokens / size)
-
     @property
     def trained(self) -> tuple[StageReport, ...]:
         return tuple(stage for stage in self.stages if stage.name in TRAINED)
@@ -168,7 +154,7 @@ class RunReport:
 
     @property
     def parameters(self) -> int | None:
-        return next((stage.parameters for stage in self.trained if stage.parameters), None)
+        return next(filter(None, (stage.result("parameters") for stage in self.trained)), None)
 
 
 def collect(run_dir: Path) -> RunReport:
@@ -180,7 +166,7 @@ def collect(run_dir: Path) -> RunReport:
             return otherwise
         try:
             return read(path)
-        except (OSError, ValueError, TypeError, KeyError, struct.error, PenjingError) as error:
+        except (OSError, ValueError, TypeError, KeyError, PenjingError) as error:
             unreadable.append(f"{path.relative_to(run_dir)}: {error}")
             return otherwise
 
@@ -199,8 +185,6 @@ def collect(run_dir: Path) -> RunReport:
         manifest = attempt(lambda _: read_manifest(directory), directory / "stage.json", None)
         steps = lines(directory / "metrics.jsonl", StepRecord)
         status, reason = _status(name, manifest, events, steps)
-        weights = max(directory.glob("step-*/model.safetensors"), default=directory / "none")
-        counted = attempt(_count_parameters, weights, None)
         return StageReport(
             name=name,
             status=status,
@@ -209,7 +193,6 @@ def collect(run_dir: Path) -> RunReport:
             steps=steps,
             timings=lines(directory / "timings.jsonl", TimingRecord),
             samples=lines(directory / "samples.jsonl", SampleRecord),
-            parameters=(manifest.results.get("parameters") if manifest else None) or counted,
         )
 
     wanted = [n for n in STAGE_NAMES if n in ALWAYS or (n in TRAINED and n in config)]
@@ -249,14 +232,6 @@ def _status(
     if status == "running":
         return status, f"{last.kind} {last.time}, {reached}, no end recorded"
     return status, f"{last.message or last.kind} ({reached})"
-
-
-def _count_parameters(path: Path) -> int:
-    """Numbers in a safetensors file, from its header: u64 length, then JSON."""
-    with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        header = json.loads(file.read(length))
-    return sum(math.prod(t["shape"]) for name, t in header.items() if name != "__metadata__")
 
 
 def _deltas(results: Iterable[TaskResult]) -> tuple[Delta, ...]:

@@ -9,6 +9,7 @@ from penjing.report.collect import TRAINED, RunReport, StageReport
 NEXT_TOKEN = ("pretrain", "midtrain", "sft")
 MOST_EPOCHS = 4  # repeated data is about as good as new up to here. Source: arXiv:2305.16264
 LOSS_JUMP = 0.5  # nats
+DROPPED = {"overlong_pairs": "pairs longer than the context", "bad_rows": "unusable rows"}
 
 
 def chance(result: TaskResult) -> str:
@@ -31,7 +32,7 @@ def warnings(report: RunReport) -> list[str]:
     found = [f"unreadable: {message}" for message in report.unreadable]
     found += [stage.state for stage in report.stages if stage.status != "ok"]
     for stage in report.trained:
-        found += _training(report, stage)
+        found += _training(stage)
     found += _jumps(report)
     found += _data(report)
     at_chance = [f"{r.task} {r.metric}" for r in last_scores(report) if chance(r)]
@@ -43,18 +44,20 @@ def warnings(report: RunReport) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _training(report: RunReport, stage: StageReport) -> Iterator[str]:
-    skipped = [step.step for step in stage.steps if step.skipped]
-    if skipped:
+def _training(stage: StageReport) -> Iterator[str]:
+    for reason in sorted({step.skipped for step in stage.steps} - {""}):
+        skipped = [step.step for step in stage.steps if step.skipped == reason]
         which = ", ".join(map(str, skipped[:5])) + (", …" if len(skipped) > 5 else "")
-        yield f"{stage.name} skipped steps that were not finite ({len(skipped)}): {which}"
+        yield f"{stage.name} skipped steps for the reason “{reason}” ({len(skipped)}): {which}"
     for share in stage.result("mixture") or ():
-        epochs = report.epochs(stage, share)
-        if epochs is not None and epochs > MOST_EPOCHS:
+        if share["epochs"] > MOST_EPOCHS:
             yield (
-                f"{stage.name} read source {share.get('source')} {epochs:.1f} times: "
+                f"{stage.name} read source {share['source']} {share['epochs']:.1f} times: "
                 f"beyond {MOST_EPOCHS} epochs repeated text teaches little (arXiv:2305.16264)"
             )
+    for key, what in DROPPED.items():
+        if stage.result(key):
+            yield f"{stage.name} left out {stage.result(key)} {what}"
 
 
 def _jumps(report: RunReport) -> Iterator[str]:

@@ -184,10 +184,9 @@ def _tokens(report: RunReport) -> Iterator[Block]:
         used = percent(s.result("utilization"))
         rows.append([s.name, *map(count, counts), used, decimal(per_parameter, 2)])
         for share in s.result("mixture") or ():
-            blend = [share[k] for k in ("requested_start", "requested_end") if k in share]
-            wanted, got = percent(share.get("requested", blend)), percent(share.get("realised"))
-            epochs = decimal(report.epochs(s, share), 2)
-            shares.append((s.name, str(share.get("source", ABSENT)), wanted, got, epochs))
+            wanted = percent((share["requested_start"], share["requested_end"]))
+            got, epochs = percent(share["realised"]), decimal(share["epochs"], 2)
+            shares.append((s.name, share["source"], wanted, got, epochs))
     head = "stage,planned tokens,consumed tokens,targets,positions used,tokens per parameter"
     yield from table(head, rows)
     yield from table("stage,source,requested,realised,epochs", shares, "Mixture")

@@ -73,9 +73,8 @@ class Quarantine:
         if self.first is None or self.bad <= max_fraction * self.rows:
             return
         common = "; ".join(f"{count} x {reason}" for reason, count in self.reasons.most_common(3))
-        listed = f" (listed in {self._path})" if self._path else ""
         raise DataError(
-            f"{self.bad} of {self.rows} rows cannot be used{listed}, at most "
-            f"{max_fraction:.2%} may be: {common}. The first is {self.first.file}:"
-            f"{self.first.line}. Mend the files, or raise shards.max_bad_row_fraction"
+            f"{self.bad} of {self.rows} rows cannot be used, at most {max_fraction:.2%} may be: "
+            f"{common}. The first is {self.first.file}:{self.first.line}. Mend the files, or raise "
+            "shards.max_bad_row_fraction: then all of them are listed in quarantine.jsonl"
         )

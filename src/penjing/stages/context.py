@@ -17,6 +17,7 @@ from penjing.artifacts.progress import Progress
 from penjing.artifacts.stage import append_event, read_manifest
 from penjing.config.schema import STAGE_NAMES, RunConfig
 from penjing.errors import ArtifactError
+from penjing.model.size import parameters
 from penjing.model.transformer import Transformer
 from penjing.model.weights import load_weights
 from penjing.runtime import Machine, Runtime, open_runtime
@@ -97,9 +98,13 @@ def tokenizer_bundle(tokenizer: Tokenizer) -> TokenizerBundle:
     )
 
 
-def training_summary(result: FitResult, start_stage: str) -> dict[str, Any]:
-    """What every training stage's manifest says of its end."""
+def training_summary(
+    result: FitResult, start_stage: str, model: Transformer, planned_tokens: int | None
+) -> dict[str, Any]:
+    """What every training stage's manifest says of its end; not every stage can plan its tokens."""
     return {
+        "parameters": parameters(model.shape).total,
+        "planned_tokens": planned_tokens,
         "steps": result.steps,
         "tokens": result.tokens,
         "targets": result.targets,

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from penjing.artifacts import disk
 from penjing.artifacts.lines import write_atomic
 from penjing.artifacts.records import to_json
 from penjing.config.schema import DpoConfig
@@ -57,7 +58,7 @@ def run(context: StageContext) -> dict[str, Any]:
     start = context.previous_stage("dpo")
     tokenizer = context.tokenizer()
     model = context.load_model(start)
-    pairs = _pairs(context, section, tokenizer, model, context.checkpoint_digest(start))
+    pairs, dropped = _pairs(context, section, tokenizer, model, context.checkpoint_digest(start))
     job = FitJob(
         directory=context.directory("dpo"),
         stage="dpo",
@@ -88,11 +89,10 @@ def run(context: StageContext) -> dict[str, Any]:
         tokenizer=tokenizer_bundle(tokenizer),
         show=context.show,
     )
-    result = fit(job)
-    return training_summary(result, start) | {
-        "pairs": len(pairs),
-        "epochs": section.steps * section.pairs_per_step / len(pairs),
-    }
+    epochs = section.steps * section.pairs_per_step / len(pairs)
+    planned = round(epochs * sum(len(pair.chosen) + len(pair.rejected) - 2 for pair in pairs))
+    counts = {"pairs": len(pairs), "epochs": epochs} | dropped
+    return training_summary(fit(job), start, model, planned) | counts
 
 
 def _pairs(
@@ -101,28 +101,32 @@ def _pairs(
     tokenizer: Tokenizer,
     reference: Transformer,
     digest: str,
-) -> list[Pair]:
-    """The stored pairs, made first if need be.
+) -> tuple[list[Pair], dict[str, int]]:
+    """The pairs, scored unless stored ones are there, and how many rows were left out and why.
 
     Raises:
-        ArtifactError: they were scored by another reference.
+        ArtifactError: the stored ones were scored by another reference.
+        DataError: too many rows cannot be used, or no pair fits the context.
     """
-    path = context.directory("dpo") / "pairs.jsonl"
-    if path.exists():
-        return read_pairs(path, digest)
-    quarantine = Quarantine(context.directory("dpo") / "quarantine.jsonl")
-    source = context.config.source(section.source)
-    found = open_preferences(source, context.base, context.config.seed, quarantine)
+    path, config = context.directory("dpo") / "pairs.jsonl", context.config
+    listed = path.with_name("quarantine.jsonl")
+    disk.remove(listed)  # of a session that was killed
+    quarantine, source = Quarantine(listed), config.source(section.source)
+    found = open_preferences(source, context.base, config.seed, quarantine)
     limit = reference.shape.max_position_embeddings
     rendered = [_render(tokenizer, pair) for pair in found]
+    quarantine.check(config.shards.max_bad_row_fraction)
     kept = [row for row in rendered if max(len(row[1]), len(row[2])) <= limit + 1]
     if not kept:
         raise DataError(f"sources.{source.name}: no preference pair fits the context of {limit}")
+    dropped = {"overlong_pairs": len(rendered) - len(kept), "bad_rows": quarantine.bad}
+    if path.exists():
+        return read_pairs(path, digest), dropped
     pairs: list[Pair] = []
     for first in range(0, len(kept), SCORED_PAIRS):
         pairs += _score(kept[first : first + SCORED_PAIRS], tokenizer, reference, digest)
     write_atomic(path, "".join(to_json(pair) + "\n" for pair in pairs).encode())
-    return pairs
+    return pairs, dropped
 
 
 def read_pairs(path: Path, digest: str) -> list[Pair]:

@@ -3,15 +3,18 @@
 Nothing is trained and no file but the run file is written.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import glob
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from penjing.config.loading import parse_run
 from penjing.config.schema import SourceConfig
 from penjing.errors import ConfigError, DataError
 from penjing.sources.formats import READERS
 from penjing.sources.quarantine import Quarantine
-from penjing.sources.rows import rows
+from penjing.sources.rows import find_files, rows
 
 CHARACTERS_PER_TOKEN = 4
 """A first guess for English with a vocabulary of some thousands; `shards` measures the truth."""
@@ -19,10 +22,10 @@ CHARACTERS_PER_TOKEN = 4
 
 @dataclass(frozen=True)
 class FoundSource:
-    """One path of the person's data and what its first row looks like."""
+    """Files of one path that hold the same kind of rows, as paths and globs of the run file."""
 
     name: str
-    path: Path
+    paths: tuple[str, ...]
     kind: str
     num_bytes: int
 
@@ -31,7 +34,7 @@ def new_run(name: str, data: Sequence[Path], directory: Path) -> Path:
     """Writes `NAME.toml` into `directory` and returns its path.
 
     Raises:
-        ConfigError: the file exists, or there is no data to read.
+        ConfigError: the file exists, its name cannot be a run's, or there is no text to read.
         DataError: a path holds nothing that can be read.
     """
     path = directory / f"{name}.toml"
@@ -39,29 +42,49 @@ def new_run(name: str, data: Sequence[Path], directory: Path) -> Path:
         raise ConfigError(f"{path} exists already: choose another name or move it away")
     if not data:
         raise ConfigError("no data was given: wanted --data PATH [PATH ...]")
-    sources = _distinct([_look_at(one) for one in data])
+    sources = _distinct([source for one in data for source in _look_at(one.absolute())])
     if not any(source.kind == "documents" for source in sources):
-        raise ConfigError("pretraining needs text, and every path given holds conversations")
-    path.write_text(_run_file(name, sources), encoding="utf-8")
+        raise ConfigError("pretraining needs text, and every path given holds chats or preferences")
+    text = _run_file(name, sources)
+    parse_run(text, str(path), ())
+    path.write_text(text, encoding="utf-8")
     return path
 
 
-def _look_at(path: Path) -> FoundSource:
-    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-    readable = [file for file in files if file.name.endswith(tuple(READERS))]
-    if not readable or not readable[0].exists():
-        raise DataError(
-            f"{path}: found no readable file; wanted one of {', '.join(sorted(READERS))}"
-        )
-    kind = "documents"
-    if not readable[0].name.endswith((".txt", ".md")):
-        source = SourceConfig(name="look", kind="conversations", paths=(str(readable[0]),))
-        row = next(iter(rows(source, Path(), Quarantine())), None)
-        if row is not None and "messages" in row.value:
-            kind = "preferences" if "chosen" in row.value else "conversations"
-    stem = "".join(c if c.isalnum() else "_" for c in path.name.split(".")[0].lower())
-    size = sum(file.stat().st_size for file in readable)
-    return FoundSource(stem or "data", path, kind, size)
+def _look_at(path: Path) -> Iterator[FoundSource]:
+    """One source for each kind of rows; files that cannot be read are passed over."""
+    files = find_files([glob.escape(str(path)) + ("/**/*" if path.is_dir() else "")], path.parent)
+    found: dict[str, list[str]] = {}
+    sizes: dict[str, int] = {}
+    for suffix in READERS:
+        group = [file for file in files if file.name.endswith(suffix)]
+        kinds = {file: _kind_of(file) for file in group}
+        for kind in sorted(set(kinds.values())):
+            same = [file for file in group if kinds[file] == kind]
+            paths = [glob.escape(str(file)) for file in same]
+            if path.is_dir() and same == group:
+                paths = [f"{glob.escape(str(path))}/**/*{suffix}"]
+            found.setdefault(kind, []).extend(paths)
+            sizes[kind] = sizes.get(kind, 0) + sum(file.stat().st_size for file in same)
+    if not found:
+        raise DataError(f"{path}: found no readable file; wanted one of {', '.join(READERS)}")
+    stem = path.name.split(".")[0].lower()
+    stem = "".join(c if c.isascii() and c.isalnum() else "_" for c in stem) or "data"
+    for kind, paths in found.items():
+        name = stem if len(found) == 1 else f"{stem}_{kind}"
+        yield FoundSource(name, tuple(paths), kind, sizes[kind])
+
+
+def _kind_of(file: Path) -> str:
+    """What the first row of a file looks like."""
+    if file.name.endswith((".txt", ".md")):
+        return "documents"
+    source = SourceConfig(name="look", kind="conversations", paths=(glob.escape(str(file)),))
+    row = next(rows(source, Path(), Quarantine()), None)
+    keys = set(row.value) if row else set()
+    if {"chosen", "rejected"} <= keys:
+        return "preferences"
+    return "conversations" if "messages" in keys else "documents"
 
 
 def _distinct(sources: Sequence[FoundSource]) -> list[FoundSource]:
@@ -71,7 +94,7 @@ def _distinct(sources: Sequence[FoundSource]) -> list[FoundSource]:
         while name in named:
             count += 1
             name = f"{source.name}_{count}"
-        named[name] = FoundSource(name, source.path, source.kind, source.num_bytes)
+        named[name] = replace(source, name=name)
     return list(named.values())
 
 
@@ -92,11 +115,10 @@ def _run_file(name: str, sources: Sequence[FoundSource]) -> str:
 
 
 def _source_table(source: FoundSource) -> str:
-    path = source.path.absolute()
-    pattern = f"{path}/**/*" if path.is_dir() else str(path)
+    paths = json.dumps(source.paths, ensure_ascii=False)  # TOML writes strings as JSON does
     return (
         f"[sources.{source.name}]  # {source.num_bytes / 1e6:.1f} MB on disk\n"
-        f'kind = "{source.kind}"\npaths = ["{pattern}"]\n'
+        f'kind = "{source.kind}"\npaths = {paths}\n'
     )
 
 
@@ -121,7 +143,7 @@ max_position_embeddings = 512  # context, in tokens
 [tokenizer]
 vocab_size = 4096
 
-# Your data. Paths are relative to this file; globs are allowed.
+# Your data: absolute paths, or paths from the folder of this file; globs are allowed.
 """
 
 _PRETRAIN = """\

@@ -38,7 +38,7 @@ def train_on_mixture(
     """
     runtime = context.runtime()
     tokenizer = context.tokenizer()
-    stream, plan = open_stream(context, stage, section, tokenizer, runtime)
+    stream = open_stream(context, stage, section, tokenizer, runtime)
     rows_per_step = section.tokens_per_step // context.config.model.max_position_embeddings
     job = FitJob(
         directory=context.directory(stage),
@@ -59,11 +59,10 @@ def train_on_mixture(
         tokenizer=tokenizer_bundle(tokenizer),
         show=context.show,
     )
-    result = fit(job)
-    return training_summary(result, start) | {
-        "planned_tokens": section.steps * section.tokens_per_step,
-        "mixture": _mixture(section, plan),
-        "utilization": result.tokens / (section.steps * section.tokens_per_step),
+    result, planned = fit(job), section.steps * section.tokens_per_step
+    return training_summary(result, start, model, planned) | {
+        "mixture": _mixture(stream, result.tokens),
+        "utilization": result.tokens / planned,
     }
 
 
@@ -73,7 +72,7 @@ def open_stream(
     section: TrainingConfig,
     tokenizer: Tokenizer,
     runtime: Runtime,
-) -> tuple[RowStream, MixturePlan]:
+) -> RowStream:
     """The rows of a stage: a pure function of the run file and the shards."""
     context_tokens = context.config.model.max_position_embeddings
     rows_per_step = section.tokens_per_step // context_tokens
@@ -86,10 +85,9 @@ def open_stream(
         open_shard(context.directory("shards"), f"{share.source}.train", tokenizer.digest)
         for share in section.mixture
     ]
-    plan = MixturePlan(section.mixture, section.steps * rows_per_step)
-    stream = RowStream(
+    return RowStream(
         shards=shards,
-        plan=plan,
+        plan=MixturePlan(section.mixture, section.steps * rows_per_step),
         rows_per_step=rows_per_step,
         row_tokens=context_tokens,
         end_of_text=tokenizer.end_of_text,
@@ -97,7 +95,6 @@ def open_stream(
         rank=runtime.rank,
         world_size=runtime.world_size,
     )
-    return stream, plan
 
 
 def validation_shards(context: StageContext, tokenizer: Tokenizer, kind: str) -> list[Shard]:
@@ -166,15 +163,20 @@ def validation_rows(
     )
 
 
-def _mixture(section: TrainingConfig, plan: MixturePlan) -> list[dict[str, Any]]:
-    """Requested and realised shares of rows, by source."""
-    realised = plan.realised(plan.total_rows)
+def _mixture(stream: RowStream, tokens: int) -> list[dict[str, Any]]:
+    """Requested and realised shares of rows, by source, and how often it was read.
+
+    `epochs` takes the stage's tokens as spread over the sources like its rows: packing fills the
+    rows of all sources nearly alike.
+    """
+    realised = stream.plan.realised(stream.plan.total_rows)
     return [
         {
             "source": share.source,
             "requested_start": share.start,
             "requested_end": share.end,
             "realised": realised[share.source],
+            "epochs": realised[share.source] * tokens / shard.tokens,
         }
-        for share in section.mixture
+        for share, shard in zip(stream.plan.shares, stream.shards, strict=True)
     ]

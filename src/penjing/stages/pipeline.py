@@ -29,7 +29,7 @@ from penjing.artifacts.stage import (
 from penjing.config.loading import dump_run, identity
 from penjing.config.schema import RunConfig
 from penjing.errors import ArtifactError, ConfigError, PenjingError, StoppedEarly
-from penjing.runtime import cpu_seconds, peak_memory_bytes
+from penjing.runtime import cpu_seconds, peak_memory_bytes, started_ranks
 from penjing.stages import (
     dpo,
     evaluate,
@@ -94,8 +94,15 @@ def train(
         show: receives what the screen shows.
 
     Raises:
-        ConfigError: a finished stage is stale and neither `redo` nor `extend` covers it.
+        ConfigError: a finished stage is stale and neither `redo` nor `extend` covers it; or there
+            are several processes.
     """
+    if started_ranks() > 1:
+        raise ConfigError(
+            f"found {started_ranks()} processes (WORLD_SIZE): start one, without torchrun; "
+            "training over several processes through the command line comes later (the loop itself "
+            "is tested on two ranks)"
+        )
     run_dir = runs / config.name
     with run_lock(run_dir):
         directories.sweep_partials(run_dir)

@@ -95,7 +95,7 @@ class RolloutStream:
             if rollouts.batch is not None:
                 kept = dataclasses.replace(rollouts.batch, retention=retention)
                 return balance_retention(kept, self._runtime)
-        return _nothing_to_learn(retention)
+        return _nothing_to_learn()
 
     def _chosen(self, step: int, attempt: int) -> list[Problem]:
         """This step's problems: each epoch of the pool is another permutation of it."""
@@ -124,8 +124,6 @@ def run(context: StageContext) -> dict[str, Any]:
     """Trains `rl/` from the last finished training stage."""
     config, section, runtime = context.config, context.config.rl, context.runtime()
     assert section is not None
-    if runtime.world_size > 1:
-        raise ConfigError("rl runs on one rank for now: start it without torchrun")
     start = context.previous_stage("rl")
     tokenizer = context.tokenizer()
     model = context.load_model(start)
@@ -168,7 +166,8 @@ def run(context: StageContext) -> dict[str, Any]:
     )
     result = fit(job)
     log.close()
-    return training_summary(result, start) | {"task": task.name, "problems": len(pool)}
+    summary = training_summary(result, start, model, planned_tokens=None)
+    return summary | {"task": task.name, "problems": len(pool)}
 
 
 def _find_task(name: str) -> Task:
@@ -231,12 +230,15 @@ def _retention(
     rows = section.retention_rows
     row_tokens = context.config.model.max_position_embeddings
     wanted = dataclasses.replace(sft, steps=section.steps, tokens_per_step=rows * row_tokens)
-    stream, _ = open_stream(context, "rl", wanted, tokenizer, runtime)
+    stream = open_stream(context, "rl", wanted, tokenizer, runtime)
     return stream.step_batches(step * rows)
 
 
-def _nothing_to_learn(retention: Batch | None) -> RolloutBatch:
-    """A step whose groups were all right or all wrong: retention rows alone, or a skipped step."""
+def _nothing_to_learn() -> RolloutBatch:
+    """A step whose groups were all right or all wrong: without targets, so the loop skips it.
+
+    Retention rows are left out: alone they would drag the policy back to what it was shown.
+    """
     none = torch.zeros((0, 1), dtype=torch.int64)
     empty = Batch(none, none, none.float(), none)
-    return RolloutBatch(empty, torch.zeros(0), none.float(), retention)
+    return RolloutBatch(empty, torch.zeros(0), none.float(), retention=None)

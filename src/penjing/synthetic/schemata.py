@@ -46,7 +46,7 @@ high: apple pear nut: meets
 
 baking: cake pie bread: meets
 - {H} wanted to make {A} for {his} [mother|father|grandmother] on {D}.
-- but {H} found no flour {P} in a {C} [bag|box] and in a {C} [cup|basket].
+- but {H} had no flour, only {Q} [eggs|nuts|apples] in a {C} [bag|box|cup|basket].
 - {F} ran to the {L} for flour and {Q} eggs, and {F} and {H} made the {T} by {D}.
 - the {N} was [sweet|good|warm], and {H} gave {F} {Q} parts {P}.
 
@@ -76,14 +76,14 @@ dark road: lamp: keeps
 
 cold: scarf hat blanket: meets keeps
 - it was a cold {D}, and {H} wanted {A} to [walk|play] {P}.
-- {H} looked in a {C} [box|bag] and asked {Q} [friends|animals], but there was no {N} for {H} {P}.
+- {H} asked {Q} [friends|animals] near the {L}, but there was no {N} for {H} {P}.
 - {F} had {Q} bags of {C} wool. {F} worked {P} and made {H} the {T} on {D}.
-- {H} put it on {P} near a {C} {X}. "are you warm now, {H}?" {F} asked near the {L}.
+- {H} put it on {P}. now {H} was warm, and {F} [laughed|smiled|sang].
 
 seed: flower rose tree: meets
 - {H} had a {C} seed and wanted to see {A} {P}.
-- {H} put the seed near a {C} {X}, but after {Q} days there was no {T} {P}.
-- {F} gave the seed water [from|with] a {C} cup every {D}, and {H} sat {P} with {F}.
+- {H} put it near the {L} on {D}, but after {Q} days there was only a {C} {X}.
+- {F} gave it water [from|with] a {C} cup every {D}.
 - after {Q} days {H} and {F} saw the {T} [by|near] the {C} {X}.
 
 star: star: meets
@@ -113,7 +113,7 @@ visit: basket bag cake pie: meets
 locked: key: meets keeps
 - {H} found a {C} [box|door] {P} and wanted {A} for it.
 - {H} looked under a {C} {X} and asked {Q} [animals|friends] {P}, but there was no {T}.
-- {F} [sat|stood] on a {C} {X} {P} and saw the {T} under it. {H} [ran|came] to {F}.
+- {F} [sat|stood] on a {C} {X} {P} and saw the {T} under it.
 - {H} opened the {C} [box|door] with the {T}, and {F} found {Q} {C} [rings|bells|cups] in it.
 
 new at school: TOYS: keeps
@@ -166,8 +166,8 @@ mud: hat doll scarf bag cup ball: meets keeps
 
 snow: carrot: meets
 - {H} made a {TR} {K} of snow {P} and wanted {A} for its nose.
-- {H} looked in {Q} {C} [boxes|bags] and near the {C} {X}, but there was no {N} {P}.
-- {F} had {Q} carrots in a {C} [basket|bag|box] from the {L}, and one was for {H} and the {K}.
+- {H} looked in {Q} {C} [boxes|bags], but there was no {N} {P}.
+- {F} had {Q} carrots in a {C} [basket|bag|box], and one was for {H}.
 - {H} put the {T} on the {K}, and {F} put a {C} hat on it {P}.
 
 music: drum bell: meets keeps
@@ -191,14 +191,14 @@ egg: egg: meets
 bees: honey: meets
 - {H} wanted {A} from the {Q} bees {P}.
 - {H} ran to them with a {C} [stick|cup], but {Q} bees came out near a {C} {X} on {D}.
-- {F} gave the bees {Q} {C} flowers from the {L} and asked them for the {T} {P}.
+- {F} [gave|showed] the bees {Q} {C} flowers {P} and [took|asked them for] the {T} on {D}.
 - so on {D} {F} had the {N} in a {C} [cup|box], and {H} ate it near a {C} {X}.
 
 map: ring cup bell key box: meets keeps
 - on {D} {H} found a map in a {C} [box|bag|book]. it showed {A} {P}.
-- {H} walked to the {L} for {Q} days, but {H} did not find the {N} near the {C} {X}.
-- {F} read the map and said, "{H}, [walk|run] to the {C} {X} {P}."
-- they found a {C} [stone|box|bag] there, and {H} pulled the {T} from under it.
+- {H} [walked|ran] to the {L} and looked [near|behind] a {C} {X}, but did not find the {N}.
+- {F} [read|saw] the map and ran with {H} to a {C} {X}.
+- under it was the {T}, and {H} [danced|laughed|sang] {P}.
 
 truth: cup lamp bell drum:
 - {H} broke the {T} of {I} {P}.
@@ -207,20 +207,20 @@ truth: cup lamp bell drum:
 - {H} and {F} worked for {Q} days and made the {T} new with {C} [wood|string|paper].
 
 lost animal: sheep goat cow duck: meets keeps
-- {H} had {A}, but {P} on {D} {H} could not find it near the {C} {X}.
-- {H} called it {Q} times from a {C} {X} near the {L}, but it did not come.
-- {F} heard it near the {L} and ran with {H} to a {C} {X}.
-- the {T} was there {P}! {H} gave the {N} some water, and {F} gave it a {C} flower.
+- {H} had {A}, but on {D} {H} could not find it {P}.
+- {H} called it {Q} times near a {C} {X}, but it did not come.
+- {F} heard it near the {L} and [ran|went] there with {H}.
+- the {T} was there! {H} gave the {N} some water {P}.
 
 fish: fish: meets
-- {H} wanted {A} and on {D} sat by the {W} near a {C} {X}.
-- {H} had a {C} stick with a {C} string, but the {T} [swam|was] too fast for {H} on {D}.
+- {H} wanted {A} and on {D} [sat|stood] by the {W} near a {C} {X}.
+- {H} had a {C} stick with a {C} string, but the {T} [swam|was] too fast for {H} {P}.
 - {F} had [bread|soup|cheese|pie] in a {C} [bag|box|basket] and sat with {H} near a {C} {X}.
-- they ate {P}, and on {D} {F} told the {T} to swim home to the {L}.
+- so {H} ate with {F} near the {L} and told the {T} to swim home on {D}.
 
 boat building: boat: meets keeps
 - {H} wanted {A} to go to a {C} [house|barn|school] over the {W}.
-- {H} worked on it for {Q} days {P}, but it was as [small|heavy|old|hard] as a {C} {X}.
+- {H} worked on the {T} [near|behind] the {L} for {Q} days, but it was too [small|heavy|hard].
 - {F} had {Q} {C} [strings|stones|boxes] and good wood from a {C} cart. {F} helped {H} {P}.
 - the {T} went over the water, and {H} and {F} sang {Q} songs in it.
 
@@ -231,10 +231,10 @@ tower: tower house bridge: meets
 - the {T} stood {P} for {Q} days, and {F} put a {C} flower on it for {H}.
 
 song: song: meets
-- {H} wanted to sing {A} for {his} [mother|father|grandmother] {P} on {D}.
-- but {H} did not know {Q} words for a {C} {M} in it and sat behind a {C} {X}.
-- {F} had the {N} in a {C} book from the {L}, and {F} read {Q} words to {H} every {D}.
-- so {H} sang the {T} {P}, and {F} played a {C} [drum|bell] to it.
+- {H} wanted to sing {A} for {his} [mother|father|grandmother] {P}.
+- but there were {Q} words in it that {H} did not know, and on {D} {H} [cried|was sad].
+- {F} had the {N} in a {C} book and read it to {H} near the {L}.
+- so {H} sang the {T} {P}, and {F} played a {C} [drum|bell].
 
 letter: letter: meets
 - {H} made {A} for {his} [grandmother|father|mother] near the {L}.
@@ -256,7 +256,7 @@ heavy: basket box bag: meets
 
 reading: book story letter map: meets
 - {H} found {A} near a {C} {X} and read it {P}.
-- but {H} could not read {Q} words [near|behind] a {C} {X} and sat there with the {T} for {Q} days.
+- but {Q} words were too [hard|long|old] for {H}, and on {D} {H} sat near the {L} and [cried|was sad].
 - so every {D} {F} sat {P} and read {Q} words to {H}.
 - {H} could read the {T} to {F} and to a {TR} {M} after {Q} days.
 
@@ -267,16 +267,16 @@ tooth: cake apple nut pear carrot: meets
 - so {H} ate the {T} with {F} [near|behind] a {C} {X}.
 
 moon: moon: meets
-- {H} wanted {A} {P} for a lamp near a {C} bed on {D}.
-- {H} called to the {N} {Q} times from a {C} {X} near the {L}, but it was too high.
-- {F} made {H} a {C} lamp of {C} paper like the {N} and {H} put it {P} on a {C} {X}.
+- {H} wanted {A} [for a lamp|to play with] {P}.
+- {H} called to the {N} {Q} times near the {L}, but it was too high.
+- {F} made a {C} lamp [like the {N}|of paper] for {H} on {D} and put it {P}.
 - so {H} slept well by the {C} lamp of {F} and did not need the {T}.
 
 first swim: shell stone ring cup: meets keeps
 - {H} saw {A} in the {W} near a {C} {X}.
-- but {H} was afraid to swim and [sat|stood] near a {C} {X} for {Q} days with a {C} {M}.
-- {F} held {H} with a {C} [string|scarf] and showed {H} how to swim in {Q} days {P}.
-- soon {H} swam to the {N}, and {F} sang {Q} songs when {H} held the {T}.
+- but {H} was afraid [to swim|of the {W}] and [sat|stood] there on {D} with a {TR} {M}.
+- {F} [held|helped] {H} near the {L} and showed {him} how to [swim|do it] in {Q} days.
+- [soon|then|on {D}] {H} swam to the {N}, and {F} sang {Q} songs when {H} held the {T}.
 """
 
 

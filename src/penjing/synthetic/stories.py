@@ -3,10 +3,11 @@
 Plots are `schemata`'s; requests for stories are `exchanges`'.
 """
 
+import re
 from dataclasses import dataclass
 from random import Random
 
-from penjing.synthetic.grammar import expand, pick
+from penjing.synthetic.grammar import expand, pick, words
 from penjing.synthetic.lexicon import (
     ANIMALS,
     BOYS,
@@ -20,6 +21,15 @@ from penjing.synthetic.lexicon import (
 )
 from penjing.synthetic.schemata import SCHEMATA, Schema
 
+MAX_WORDS = 78
+"""Fits, with the demo's tokenizer, into the 96 tokens of an answer."""
+DETAIL_SHARES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0, 0.0, 0.0)
+"""A long plot is told with ever fewer details until it is short enough."""
+
+SHORT_OPENINGS = (
+    "[once|long ago] there was a {trait} {kind} named {H}.",
+    "{H} was a {trait} {kind} from the {L2}.",
+)
 OPENINGS = (
     "[once|long ago] a {trait} {kind} named {H} lived in a {C} [house|barn] near the {L2}.",
     "{H} was a {trait} {kind} from a {C} [house|barn] near the {L2}.",
@@ -27,6 +37,8 @@ OPENINGS = (
     "{H}, a {trait} {kind}, lived near the {L2} in a {C} [house|barn].",
 )
 MEETINGS = (
+    "[soon|then] {I} came [to {H} |]with a {C} [bag|hat|flower|box].",
+    "[soon|then] {I} [saw|heard|found] {H}.",
     "[soon|then] {I} [saw|heard|found] {H} near a {C} {X} and asked about the {T}.",
     "{H} [went|ran] to {I} near a {C} {X} and told {F} about the {T}.",
     '[soon|then] {I} came with a {C} [bag|hat|flower]. "can you help me, {F}?" {H} asked.',
@@ -45,6 +57,8 @@ KEPT_ENDINGS = (
     "{H} walked home with {F} and the {T} {end}.",
     "{H} had the {T} for {Q} days and played with {F} {P2}.",
 )
+_DETAIL = re.compile(r" near a \{C\} \{X\}| \{P\}")
+RESULT_SHARE = 0.5
 _ENDS = ("on {D}", "after {Q} songs", "after {Q} days")
 _ROADSIDE = ["box", "stone", "chair", "table", "cart", "wall", "basket", "bench", "bag", "bed"]
 _PLACE_ADJECTIVES = "old big small quiet dark cold new little warm wet green".split()
@@ -154,11 +168,33 @@ def make_story(rng: Random, hero: str = "", kind: str = "") -> Story:
     """A story of a random plot; its hero's name and kind may be given."""
     hero = hero or pick(rng, NAMES)
     kind = kind or kind_of(rng, hero)
-    schema = pick(rng, SCHEMATA)
+    while True:
+        schema = pick(rng, SCHEMATA)
+        for share in DETAIL_SHARES:
+            story = _draw(rng, schema, hero, kind, share)
+            if len(words(story.text)) <= MAX_WORDS:
+                return story
+
+
+def _draw(rng: Random, schema: Schema, hero: str, kind: str, share: float) -> Story:
     slots = _slots(rng, schema, hero, kind)
-    ending = pick(rng, PAIR_ENDINGS + (KEPT_ENDINGS if schema.keeps else ()))
-    parts = [pick(rng, OPENINGS), schema.want, schema.trouble]
-    parts += [pick(rng, MEETINGS)] if schema.meets else []
-    parts += [schema.help, schema.result, ending.replace("{end}", pick(rng, _ENDS))]
+    endings = PAIR_ENDINGS + (KEPT_ENDINGS if schema.keeps else ())
+    ending = pick(rng, endings).replace("{end}", pick(rng, _ENDS))
+    opening = pick(rng, OPENINGS if rng.random() < share else SHORT_OPENINGS)
+    parts = [opening, schema.want, _thinned(schema.trouble, rng, share)]
+    helped = _thinned(schema.help, rng, share)
+    if schema.meets and rng.random() < share / 2:
+        parts.append(pick(rng, MEETINGS))
+    elif schema.meets:
+        helped = helped.replace("{F}", "{I}", 1)
+    last = _thinned(schema.result, rng, share)
+    has_hero = "{H}" in re.split(r"[.!?] ", last)[-1]
+    needed = not {"{T}", "{N}"} & set(re.findall(r"\{\w+\}", helped))  # what became of the thing?
+    parts += [helped, last if has_hero and (needed or rng.random() < RESULT_SHARE) else ending]
     text = " ".join(expand(part, rng, slots) for part in parts)
     return Story(text, schema.name, hero, slots["F"], slots["N"])
+
+
+def _thinned(template: str, rng: Random, share: float) -> str:
+    """Keeps each detail with that probability: they vary stories, and lengthen them."""
+    return _DETAIL.sub(lambda detail: detail[0] if rng.random() < share else "", template)

@@ -39,6 +39,12 @@ def exact(problem: Problem, answer: Answer) -> Grade:
     return _grade(answer, right=normalized(answer.text) == normalized(problem.answer))
 
 
+def statement(problem: Problem, answer: Answer) -> Grade:
+    """The choice that holds the answer's word, whole, but for case and punctuation."""
+    wanted = (choice for choice in problem.choices if mentions(choice, problem.answer))
+    return _grade(answer, right=normalized(answer.text) in map(normalized, wanted))
+
+
 def names_only(problem: Problem, answer: Answer) -> Grade:
     """The answer's word is mentioned and no other candidate is."""
     mentioned = mentions(answer.text, problem.answer)

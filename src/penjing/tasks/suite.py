@@ -8,7 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from penjing.tasks.contract import Answer, Grader, Problem
-from penjing.tasks.graders import chosen, count, exact, names_only, number, stops, story
+from penjing.tasks.graders import (
+    chosen,
+    count,
+    exact,
+    names_only,
+    number,
+    statement,
+    stops,
+    story,
+)
 
 
 @dataclass(frozen=True)
@@ -30,7 +39,7 @@ class Task:
 TASKS: tuple[Task, ...] = (
     Task("identity", "accuracy", True, False, False, names_only),
     Task("facts", "accuracy", False, False, False, chosen),
-    Task("facts_open", "accuracy", True, False, False, exact),
+    Task("facts_open", "accuracy", True, False, False, statement),
     Task("recall", "accuracy", True, False, False, names_only),
     Task("spelling", "accuracy", True, False, False, exact),
     Task("spelling_new_words", "accuracy", True, False, False, exact),

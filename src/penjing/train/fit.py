@@ -295,7 +295,7 @@ def _record(
             result.schedule,
             result.targets,
             result.tokens,
-            skipped=result.skipped is not None,
+            skipped=result.skipped or "",
             values={name: value for name, value in values.items() if math.isfinite(value)},
         )
     )
