@@ -19,7 +19,18 @@ from penjing.artifacts.progress import Progress
 
 REDRAW_SECONDS = 0.2
 SAMPLE_CHARACTERS = 160
-SHORT_NAMES = {"validation_bpb": "bpb"}
+SHORT_NAMES = {
+    "validation_bpb": "bpb",
+    "validation_chat_bpb": "chat bpb",
+    "validation_accuracy": "held-out",
+    "margin_accuracy": "preferred",
+}
+UNTOLD = frozenset(
+    "retention_loss entropy sampler_kl max_logprob_difference reward_std frac_zero_variance "
+    "completion_length truncated_ratio tool_calls generated_tokens margin chosen_logprob "
+    "rejected_logprob".split()
+)
+"""Metrics for the logs and the report; a line on the screen has no room for them."""
 UNITS = {"tokens_per_second": "tokens/s", "seconds": "s", "cpu_seconds": "CPU s"}
 
 
@@ -216,6 +227,8 @@ class _Course:
 def _numbers(values: Mapping[str, float]) -> str:
     parts = []
     for key, value in values.items():
+        if key in UNTOLD:
+            continue
         number = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
         unit, name = UNITS.get(key), SHORT_NAMES.get(key, key)
         parts.append(f"{number} {unit}" if unit else f"{name} {number}")

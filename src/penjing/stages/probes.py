@@ -45,13 +45,15 @@ def sample_probe(
             return tuple(render_prompt(tokenizer, Conversation((text_message("user", prompt),))))
         return (tokenizer.end_of_text, *tokenizer.encode(prompt))
 
+    stop_ids = (tokenizer.im_end, tokenizer.end_of_text)
+
     def run(step: int) -> ProbeResult:
         sampling = Sampling(temperature=SAMPLE_TEMPERATURE, max_new_tokens=max_new_tokens)
         seeds = [seed_for(seed, "sample", prompt) for prompt in prompts]
         completions = generate(
             model,
             [Request(ids_of(p), sampling, s) for p, s in zip(prompts, seeds, strict=True)],
-            stop_ids=(tokenizer.im_end, tokenizer.end_of_text),
+            stop_ids=stop_ids,
             answer_turn=calculator_turn(tokenizer),
         )
         return ProbeResult(
@@ -60,7 +62,9 @@ def sample_probe(
                     stage=stage,
                     step=step,
                     prompt=prompt,
-                    text=tokenizer.decode(list(completion.ids)),
+                    text=tokenizer.decode(
+                        [token for token in completion.ids if token not in stop_ids]
+                    ),
                     tokens=len(completion.ids),
                     finish_reason=completion.finish_reason,
                     temperature=SAMPLE_TEMPERATURE,

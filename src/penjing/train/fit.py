@@ -302,7 +302,8 @@ def _record(
     journal.append(timing)
     for sample in samples:
         journal.append(sample)
-        job.show(Progress(job.stage, "sample", result.step, job.steps, text=sample.text))
+        told = f"{sample.prompt} → {sample.text}"
+        job.show(Progress(job.stage, "sample", result.step, job.steps, text=told))
     shown = {} if loss is None else {"loss": loss}
     shown |= values | {"tokens_per_second": timing.tokens_per_second}
     job.show(Progress(job.stage, "progress", result.step, job.steps, values=tuple(shown.items())))
