@@ -16,6 +16,10 @@ from penjing.sources.formats import READERS
 from penjing.sources.quarantine import Quarantine
 from penjing.sources.rows import find_files, rows
 
+PACKED = (".gz", ".zst", ".parquet")
+UNPACKED_BYTES = 3
+"""Bytes of text in one byte of a packed file: a guess, for shares and the number of tokens."""
+
 CHARACTERS_PER_TOKEN = 4
 """A first guess for English with a vocabulary of some thousands; `shards` measures the truth."""
 
@@ -28,6 +32,7 @@ class FoundSource:
     paths: tuple[str, ...]
     kind: str
     num_bytes: int
+    """Of text, by the files' sizes."""
 
 
 def new_run(name: str, data: Sequence[Path], directory: Path) -> Path:
@@ -65,7 +70,7 @@ def _look_at(path: Path) -> Iterator[FoundSource]:
             if path.is_dir() and same == group:
                 paths = [f"{glob.escape(str(path))}/**/*{suffix}"]
             found.setdefault(kind, []).extend(paths)
-            sizes[kind] = sizes.get(kind, 0) + sum(file.stat().st_size for file in same)
+            sizes[kind] = sizes.get(kind, 0) + sum(map(_text_bytes, same))
     if not found:
         raise DataError(f"{path}: found no readable file; wanted one of {', '.join(READERS)}")
     stem = path.name.split(".")[0].lower()
@@ -73,6 +78,10 @@ def _look_at(path: Path) -> Iterator[FoundSource]:
     for kind, paths in found.items():
         name = stem if len(found) == 1 else f"{stem}_{kind}"
         yield FoundSource(name, tuple(paths), kind, sizes[kind])
+
+
+def _text_bytes(file: Path) -> int:
+    return file.stat().st_size * (UNPACKED_BYTES if file.name.endswith(PACKED) else 1)
 
 
 def _kind_of(file: Path) -> str:
@@ -106,7 +115,7 @@ def _run_file(name: str, sources: Sequence[FoundSource]) -> str:
     parts = [_HEAD.format(name=name, tokens=tokens), *map(_source_table, sources)]
     parts.append(_PRETRAIN.format(mixture=_shares(texts, 1.0)))
     if chats:
-        blended = _shares(texts, [0.9, 0.4]) + "\n" + _shares(chats, [0.1, 0.6])
+        blended = _shares(texts, 0.9, 0.4) + "\n" + _shares(chats, 0.1, 0.6)
         parts += [_MIDTRAIN.format(mixture=blended), _SFT.format(mixture=_shares(chats, 1.0))]
     if pairs:
         parts.append(_DPO.format(source=pairs[0].name))
@@ -117,16 +126,19 @@ def _run_file(name: str, sources: Sequence[FoundSource]) -> str:
 def _source_table(source: FoundSource) -> str:
     paths = json.dumps(source.paths, ensure_ascii=False)  # TOML writes strings as JSON does
     return (
-        f"[sources.{source.name}]  # {source.num_bytes / 1e6:.1f} MB on disk\n"
+        f"[sources.{source.name}]  # about {source.num_bytes / 1e6:.1f} MB of text\n"
         f'kind = "{source.kind}"\npaths = {paths}\n'
     )
 
 
-def _shares(sources: Sequence[FoundSource], share: float | list[float]) -> str:
-    """Mixture lines that divide one share evenly."""
-    count = len(sources)
-    part = [s / count for s in share] if isinstance(share, list) else share / count
-    return "\n".join(f"{source.name} = {part}" for source in sources)
+def _shares(sources: Sequence[FoundSource], *whole: float) -> str:
+    """Mixture lines: what the sources share at the start (and at the end), by their size."""
+    total = sum(source.num_bytes for source in sources) or 1
+    lines = []
+    for source in sources:
+        parts = [round(share * max(source.num_bytes / total, 0.001), 4) for share in whole]
+        lines.append(f"{source.name} = {parts if len(parts) > 1 else parts[0]}")
+    return "\n".join(lines)
 
 
 _HEAD = """\

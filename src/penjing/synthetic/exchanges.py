@@ -243,6 +243,23 @@ def recall(rng: Random) -> Exchange:
     return exchange
 
 
+TOLD_NUMBERS = (
+    ("the answer is {k}.", "what is the answer?", "the answer is {k}."),
+    ("the number is {k}.", "what is the number?", "the number is {k}."),
+    ("{n} said {k}.", "what is the answer of {n}?", "the answer is {k}."),
+    ("my number is {k}.", "do you know my number?", "yes, your number is {k}."),
+)
+
+
+def numbers(rng: Random) -> Exchange:
+    """A number of two to four digits, told and asked for again: practice in copying digits."""
+    form, digits = int(rng.random() * len(TOLD_NUMBERS)), pick(rng, (2, 3, 4, 4))
+    k = str(rng.randrange(10 ** (digits - 1), 10**digits))
+    slots = {"k": k, "n": pick(rng, NAMES)}
+    told, asked, reply = (polish(text.format_map(slots)) for text in TOLD_NUMBERS[form])
+    return _exchange(f"numbers/{form}/{k}", f"{told} {asked}", reply, k)
+
+
 SPELLING = (
     "spell the word {w}.",
     "spell {w}.",
@@ -349,6 +366,7 @@ EXCHANGES: dict[str, Callable[[Random], Exchange]] = {
     "story_requests": story_request,
     "facts": fact,
     "recall": recall,
+    "numbers": numbers,
     "spelling": spelling,
     "spelling_new_words": spelling_new_words,
     "letters": letters,
