@@ -1,12 +1,14 @@
 """The plots of the demo's stories, as data; `stories` puts them together.
 
 A plot is a block of `PLOTS`: its name, what may be wanted, and flags; then what is wanted, what
-stands in the way, who helps how, and what comes of it. Slots: {H} the hero with {he} {his} {him};
-{F} the friend with {Fhe} {Fhis} {Fhim}, brought in as {I}; {A} the wanted thing at first ("a red
-ball", "some warm soup"), {T} later ("red ball"), {N} its bare noun; {P} a place ("by the old
-river"), {L} another ("quiet hill"), {W} a water. {K} an animal, {TC} the thing's color.
-New at each mention: {C} a color, maybe with a size, {C1} without, {X} a thing by the road, {M} an
-animal, {TR} its trait, {Q} a number, {D} a day.
+stands in the way, who helps how, and what comes of it. Choices are `grammar`'s `[a|b]`; `<...>` is
+a detail that a long story leaves out. Slots: {H} the hero with {he} {his} {him}; {F} the friend,
+introduced at the first mention; {A} the wanted thing at first ("a red ball", "some warm soup"),
+{T} later ("red ball"), {N} its bare noun, {TC} its color; {P} a place ("by the old river"), {L}
+another ("quiet hill"), {W} a water; {K} an animal.
+New at each mention: {C} a color, maybe with a size, {C1} without; {X} a thing by the road, {S} one
+to stand on, {Y} a spot near such a thing; {M} an animal, {TR} its trait, {Q} a number, {D} a day,
+{O} a time ("one cold Friday").
 """
 
 from dataclasses import dataclass
@@ -15,268 +17,310 @@ TOYS = "ball kite boat drum doll hat bell book cup lamp ring key box bag scarf c
 
 PLOTS = """
 lost: TOYS: meets keeps
-- {H} [wanted to play with|looked for] {his} {T} {P}, but {he} could not find it.
-- {H} looked behind the {C} {X} and near the {C} {X}, but the {N} was not there.
-- {F} and {H} [looked|went] {P} again. [soon|then] {F} saw something {TC} near a {C} {X}.
-- it was the {T}! {H} [laughed|danced] and held it near a {C} {X}.
+- [{H} lost {his} {T} {P}|{H} looked for {his} {T} {P}|{P} {H} could not find {his} {T}]< {O}>.
+- {H} looked [{Y} and near the {L}|near the {L} and {Y}|{Q} times {Y}],
+  but [the {N} was not there|no {N} was there|did not see it].
+- {F} [looked for it too|went back there|came to help], and [{F} saw|there was]
+  [the {T}|something {TC}] {Y}.
+- [so|soon|then] {H} had the {N} again and [laughed|danced|sang] [with {F}|{Q} times]< {O}>.
 
 wind: hat scarf kite: meets keeps
-- {H} [ran|walked|played] with {A} {P}.
-- but on {D} the wind took the {T} from {H}, and it fell in a {C} tree near a {C} {X}.
-- {F} [climbed|went] up the tree [fast|slowly] and gave {H} the {T} {P}.
-- {H} held the {N} [by|with] a {C} string, and {F} [laughed|danced|sang] near a {C} {X}.
+- {H} [ran|walked|played] [{P} with {A}|with {A} {P}]< {O}>.
+- [the|but the|a cold|then a cold] wind [took|pulled] [the {N}|it] from {H},
+  and [{O}|{Y}|near the {L}] it [fell on|was in|was high in] a [big|wet|green|little|young] tree.
+- {F} [climbed|went] up [slowly|fast|{Q} times|{O}] and [gave|showed] {H} the {T}< {P}>.
+- [now|so|after that] {H} held the {N} [by|with] a {C} string and
+  [laughed|danced|sang|ran] [with {F}|{P}].
 
 water: ball boat hat doll drum box: meets keeps
-- {H} [ran|walked|went] to the {W} with {A} and a {C} {X}.
-- the {T} fell in the water near a {C} {X}, and {H} [could not swim|was afraid of the water].
-- {F} took a {C} [stick|string] and pulled the {N} [to|back to] {H} [slowly|fast].
-- the {T} was wet on {D}, [but|and] {H} [dried|held] it in the sun {P}.
+- {H} [ran|walked|went] to the {W} with {A}< {O}>.
+- [then|but|soon] the {N} fell in the water {Y}, and {H}
+  [could not swim|was afraid|called {Q} times].
+- {F} [took|had|found] a {C} [stick|string] {P} and [slowly|soon] pulled the {T} [out|to {H}].
+- [it|the {N}] was [still |]wet [on {D}|for {Q} days], but {H}
+  [sat in the sun with it|held it in the sun|danced with {F}]< {P}>.
 
-broken: boat kite drum doll bell lamp cart box: meets keeps
-- {H} [had|found] {A} and played with it {P} every {D}.
-- one {D} {H} fell over a {C} {X}, and the {N} broke in {Q}. {H} [cried|was sad].
-- {F} had {C} [string|paper|wood|wool] and worked with {H} {P} for {Q} days.
-- now the {T} was [as good as|better than] before, and {H} [laughed|sang] with {F}.
+broken: boat kite drum doll bell lamp cart: meets keeps
+- [{H} had {A} and played with it {P}|{P} {H} played with {A}] [every {D}|for {Q} days].
+- [then|{O}] [{H} fell over a {C} {X}|a {TR} {M} ran into {H}],
+  and [the {N}|it] broke. {H} [cried|was sad].
+- {F} [had|found|took] [some {C1} [string|paper|wool]|some wood], and {O} they worked on it {P}.
+- [now|soon|so] the {T} was [as good as new|better than before|like new],
+  and {H} [laughed|sang|danced] [with {F}|{Q} times].
 
 high: apple pear nut: meets
-- {H} was hungry and [saw|wanted] {A} in a high {C} tree {P}.
-- {H} stood on a {C} {X} and jumped {Q} times, but the {T} [was too high|did not fall] {P}.
-- {F} [pulled|pushed] the tree with {Q} {C} [strings|sticks], and the {T} fell near {H}.
-- {H} ate {Q} parts of the {T}, and {F} ate {Q} near a {C} {X}.
+- {H} was hungry [{O} |]and [saw|wanted|found] {A} [high in|in] a [big|high|wet|green] tree {P}.
+- {H} [jumped {Q} times|stood on a {C} {S}] [{O}|near the {L}],
+  but the {N} was [still|much] too high.
+- {F} [pulled|pushed] the tree [{Q} times|{O}|with {Q} {C} [sticks|strings]],
+  and the {T} fell [near|by] [{H}|a {C} {X}].
+- [so|then] {H} [and {F} sat|sat with {F}] {Y} and ate [the {N}|it] [slowly|fast|{O}].
 
 baking: cake pie bread: meets
-- {H} wanted to make {A} for {his} [mother|father|grandmother] on {D}.
-- but {H} had no flour, only {Q} [eggs|nuts|apples] in a {C} [bag|box|cup|basket].
-- {F} ran to the {L} for flour and {Q} eggs, and {F} and {H} made the {T} by {D}.
-- the {N} was [sweet|good|warm], and {H} gave {F} {Q} parts {P}.
+- {H} wanted to make {A} [{P}|{O}] for {his} [mother|father|grandmother|family|friends].
+- but {H} [had|found] no flour, only {Q} [good|old|big|small] [eggs|nuts|apples]
+  in a {C} [bag|box|cup|basket].
+- {F} had flour from the {L}, and [together|slowly|{O}] they made the {T} {Y}.
+- the {N} was [sweet|good|warm], [and|so] {H} gave {F} {Q} parts [of it|{P}|{O}].
 
 sharing: TOYS:
-- {H} and {I} found {A} near a {C} {X} {P}.
-- {H} said, "[I saw it first|it is for me], {F}!" but {F} pulled the {N} behind a {C} {X}.
-- then {F} [sat down|smiled] and said, "{H}, you can have the {T} on {D}, and on {D} it is for me."
-- {H} [said yes|smiled], and {Q} days after that {F} gave {H} the {T} {P}.
+- {H} and {F} found {A} {Y}< {P}>.
+- "[it is for me|I saw it first|I want the {N}], {F}!" {H} said,
+  [and|so] {F} [cried|was sad|ran away] {O}.
+- then {F} [smiled|sat down|came back]. "you can have the {T} [on {D}|for {Q} days], {H}," {F} said.
+- [so|then|on {D}] {H} [said yes|smiled|laughed] and [gave|showed] {F}
+  the {N} [after {Q} days|every {D}|{O}|{P}].
 
 gift: ball doll bell book cup ring lamp drum hat:
-- it was {D}, and {H} wanted {A} for {I}.
-- {H} [went|walked] to the {L}, but there was no {N}, only a {C} {X}.
-- so {H} [worked|sat] {P} for {Q} days and made the {N} of {C} [paper|wood|wool].
-- {F} [held|took] the {T} and said, "{H}, you are as [kind|good] as a {C} {M}!"
+- {O} {H} wanted {A} for {F}.
+- {H} [went|walked|ran] to the {L}, but [there was no {N}|found no {N}], only a {C} {X}.
+- so {H} [worked|sat] {P} for {Q} days and made [a {N}|the {N}|one] of
+  [{C1} paper|{C1} wool|good wood].
+- {F} [held|took] the {T} and [laughed|danced|smiled] {O}.
+  "you are a [kind|good|happy] friend, {H}!"
 
 rain: TOYS: keeps
-- {H} wanted to play {P} with {his} {T}.
-- but it was [wet|cold] on {D}, and {H} sat with the {T} near a {C} {X}.
-- then {I} came with a {C} [bag|box|hat] and showed {H} a game with the {N} and {Q} {C} cups.
-- [soon|then] {H} [played|laughed] near the {C} {X}, and {F} [danced|sang] with the {T}.
-
-dark road: lamp: keeps
-- {H} went home from the {L} and wanted {A}.
-- it was dark {P}, and {H} heard {Q} loud sounds behind a {C} {X}. was it a {M}?
-- it was {I}! {F} had the {T} for {H} in a {C} [bag|box|basket] {P}.
-- {H} held it up, and {F} [showed|told] {H} the way to a {C} {X} near the {L}.
+- {H} wanted to play {P} with {his} {T}< {O}>.
+- but [the rain came|it was wet there|it was too cold], [so|and] {H} [sat|stood] {Y} with the {N}.
+- then {F} came with [{Q}|some] {C} [cups|boxes|stones] and
+  showed {H} a [new|good|happy] game with the {N}.
+- {H} [and {F} played it|played it with {F}] {Q} times, [and then|so] {H}
+  [danced|sang|laughed] with the {T}.
 
 cold: scarf hat blanket: meets keeps
-- it was a cold {D}, and {H} wanted {A} to [walk|play] {P}.
-- {H} asked {Q} [friends|animals] near the {L}, but there was no {N} for {H} {P}.
-- {F} had {Q} bags of {C} wool. {F} worked {P} and made {H} the {T} on {D}.
-- {H} put it on {P}. now {H} was warm, and {F} [laughed|smiled|sang].
+- [it was a cold {D} {P}|{P} it was a cold {D}], [and|so] {H} wanted {A}.
+- {H} [asked {Q} [friends|animals] near|looked {Y} and near] the {L},
+  but [there was no {N}|found no {N}].
+- {F} had [{Q} bags of|some] {C1} wool, [sat|worked] {P}< for {Q} days> and made {H} the {T}.
+- [so|then|{O}] {H} put [it|the {N}] on and [danced|walked|ran]
+  [with {F}|to the {L}] [{P}|{O}].
 
 seed: flower rose tree: meets
-- {H} had a {C} seed and wanted to see {A} {P}.
-- {H} put it near the {L} on {D}, but after {Q} days there was only a {C} {X}.
-- {F} gave it water [from|with] a {C} cup every {D}.
-- after {Q} days {H} and {F} saw the {T} [by|near] the {C} {X}.
+- {H} [had|found] a {C} seed [{P}|{O}|{Y}] and wanted [to see {A}|{A}].
+- {H} put it [{Y}|near the {L}] {O}, but [after {Q} days|{Q} days after that]
+  [there was no {N}|it was still small].
+- every {D} {F} gave it [{Q} {C} cups of water|water [in|from] a {C} [cup|box]],
+  and [soon|slowly|{O}] the {T} came up< {P}>.
+- [after {Q} days|{O}] {H} [and {F}|] [sat|stood|danced|sang|slept] [by|near] the {T}< {O}>.
 
 star: star: meets
-- every {D} {H} [sat|walked] {P} and wanted {A} from the sky.
-- {H} stood on {Q} {C} [stones|boxes] near the {L} on {D}, but the {T} was too high.
-- {F} and a {TR} {M} took {H} to the {W} and showed {H} the {T} in it.
-- so every {D} {F} and {H} [sat|stood] near the {L} to see the {T} from a {C} {X}.
+- [every {D}|{O}] {H} [sat|stood|walked] {P} and wanted {A}
+  [from the sky|for a lamp|for {his} {C} [box|house|bed]].
+- {H} [stood on a {C} {S}|jumped {Q} times] [near|by] the {L}< {O}>,
+  but [it|the {N}] was [still|much] too [high|far away].
+- {F} [and a {TR} {M} |]took {H} to the {W} {O} and showed {him} the {T} in [it|the water].
+- [so|then|now] {H} [sat|stood|sang] there [with {F}|{Y}] [every {D}|for {Q} days] to see the {N}.
 
 race: bell cup ring ball:
-- {H} and {I} ran from the {L} to a {C} {X} for {A}.
-- {H} was first. but {F} fell over a {C} {X} {P} and [cried|called] {Q} times.
-- so {H} [went|came|ran] back to {F} and helped {Fhim}, and a {TR} {M} was first.
-- {H} did not have it, but {F} said {P}, "you are better than {Q} {N}s, {H}!"
+- [for {A} {H} and {F} ran|{H} and {F} ran for {A}] from the {L} to a {C} {X}.
+- {H} was first[. then {F}|, but {F}] fell over a {C} {S} {P} and [cried|called {Q} times].
+- so {H} [went|came|ran] back [for|to] {F} {O}, and a {TR} {M} [was first|took the {N}].
+- {F} [smiled|laughed] [{P}|after that|{O}]. "you are better than {Q} {C} {N}s, {H}!"
 
 stuck cart: cart: meets keeps
-- {H} pulled {A} with {Q} {C} [stones|boxes|bags|apples] to the {L}.
-- {P} the {N} stood still near a {C} {X}, and {H} could not pull it.
-- {F} [put|took] a {C} [stick|string] under the {T} and pushed {Q} times {P}, and {H} pulled.
-- soon the {T} was [home|at the {L}] {P}, and {H} gave {F} {Q} [apples|eggs|nuts].
+- {H} pulled {A} with {Q} {C} [stones|boxes|bags] to the {L}< {O}>.
+- [but|then|soon] it stood still {P}, and [for {Q} days|{O}] {H} could not [pull|push] it.
+- {F} [put|pushed] a {C} stick under the {T}, and [{O}|for {Q} days] they
+  [pulled|worked] {Y}.
+- [soon|{O}|so] the {N} was [at|near|by|behind] the {L},
+  and {H} gave {F} {Q} {C1} [apples|flowers|cups].
 
 visit: basket bag cake pie: meets
-- {H} wanted to bring {A} to {his} [grandmother|mother|father] near the {L}.
-- but the {C} bridge was [old|broken], and {H} sat near a {C} {X} with the {T}.
-- {F} had a {C} boat, and {F} took {H} and the {T} over the water {P}.
-- {his} family sat with {F} and ate {Q} [eggs|apples|nuts], and {H} gave them the {N}.
+- {H} wanted to bring {A} to {his} [grandmother|mother|father] [near|behind|by] the {L}< {O}>.
+- [but|then] the {C} bridge was [broken|too old], [so|and] {H} [sat|stood] {Y} with the {N}.
+- {F} [had|came with] a {C} boat and took {H} and the {T} over the {W}.
+- [soon|so|{O}] {H} [gave|showed] {his} family the {N}, and {F}
+  [ate {Q} [eggs|apples|nuts]|sang {Q} songs]< {P}>.
 
 locked: key: meets keeps
-- {H} found a {C} [box|door] {P} and wanted {A} for it.
-- {H} looked under a {C} {X} and asked {Q} [animals|friends] {P}, but there was no {T}.
-- {F} [sat|stood] on a {C} {X} {P} and saw the {T} under it.
-- {H} opened the {C} [box|door] with the {T}, and {F} found {Q} {C} [rings|bells|cups] in it.
+- {P} {H} [found|saw] a {C} door and wanted {A} [for it|{O}].
+- {H} looked [{Y}|near the {L}] and asked {Q} {TR} [animals|friends],
+  but [there was no {N}|found no {N}].
+- {F} [sat|stood|danced] on a {C} {S}, and [there|soon] {F} [saw|found]
+  the {T} [under|behind] it.
+- [so|then|{O}] {H} opened the door [slowly|with it|with {F}],
+  and [they|{F}] found {Q} {C} [rings|bells|cups].
 
 new at school: TOYS: keeps
-- {H} was new at the {L} and sat with {his} {T} near a {C} {X} on {D}.
-- for {Q} days {H} was shy and [played|sat] {P} with only the {N} and a {C} {M}.
-- then {I} came to the {C} {X}, and {H} [gave|showed] {F} the {N}.
-- "can I play with you {P}, {H}?" {F} asked. so they played with the {T} for {Q} days.
+- {H} was new at the [big|small|old|quiet|{C}] school {O} and sat {Y} with {his} {T}.
+- [{he} was|for {Q} days {he} was] [shy|quiet|sad] and [played|talked]
+  only with [it|a {TR} {M}] {P}.
+- then {F} [came|sat down] [near|by] {H} {O}, and [slowly|soon] {H} [gave|showed] {F} the {N}.
+- ["can we play with it?" {F} asked. so|after that|so] {H} and {F} played with the {T}
+  [{P}|for {Q} days|every {D}].
 
-picnic: cake pie bread soup cheese honey: meets
-- {H} [took|had] {A} in a {C} [basket|bag|box] {P} for {Q} friends.
-- but a {TR} {K} ran into {H} near a {C} {X}, and the {N} fell.
-- {F} had more {N} in a {C} [basket|bag|box] and gave {H} {Q} parts {P}.
-- so {H} ate the {T} with {F} and called the {K} to [eat|sit] with them {P}.
+picnic: cake pie bread cheese honey: meets
+- {H} [took|had] {A} in a {C} [basket|box] {P} for {Q} [friends|animals].
+- [but|then] a {TR} {K} ran into {H} {Y}, and the {N} fell< in the water>.
+- {F} [had|took] more {N} [in|from] a {C} [basket|box] and gave {H} {Q} parts< {O}>.
+- [so|then] {H} [sat down|ate it] with {F} {P} and
+  called the {K} to [eat the {T}|sit] with them< {O}>.
 
-sick friend: soup honey milk cake pie:
-- {I} was sick on {D}, and {H} wanted to bring {F} {A}.
-- from the {L} {H} went {P} in the [rain|snow|wind] on {D} and fell over a {C} {X}.
-- but {H} held the {N} in {his} {C} [bag|box|basket] and walked to {F} in {Q} days.
-- {F} had the {T} and was well after {Q} days, and {H} [laughed|danced|sang].
+sick friend: soup honey milk cake pie bread apple pear:
+- {O} {F} was sick, [and|so] {H} wanted to bring {F} {A}.
+- {H} [went|walked|ran] from the {L} in the [cold |wet |dark |][rain|snow|wind]
+  and fell over a {C} {X} {P}.
+- but {H} held the {N} [up|well|high] and [after {Q} days|{O}|soon] gave it to {F}< {Y}>.
+- {F} had the {T} and was well [again|after {Q} days], so {H} [laughed|danced|sang] {P}.
 
 noise: drum bell:
-- {H} wanted to sleep {P} on {D}, but {Q} loud sounds came from a {C} {X}.
-- was it a {TR} {M}? {H} was afraid and [sat|stood] behind a {C} {X}.
-- then {H} saw {I} with {A} near a {C} {X}. {F} [played|danced] and sang.
-- "can you sleep {P}, {H}?" {F} asked. "no," {H} said and played the {T} by the {C} {X}.
+- {H} wanted to sleep {P} {O}, but [a loud|a low|some] sound came< from the {L}>.
+- was it a {TR} {M}? {H} [sat|stood|jumped] {Y} and was [afraid|quiet|still|sad].
+- {H} [heard|saw] {F} with {A}. {F} [played|danced|laughed] and sang< {P}>.
+- "can you sleep[ now| well|, {H}]?" {F} asked< {O}>. "no," {H} said and
+  played the {T} [too|{Q} times|with {F}].
 
 nest: bird egg: meets
-- {H} saw {A} {P}. its nest was in a {C} tree near a {C} {X}.
-- but {H} fell {Q} times from the {C} tree with the {T} on {D}.
-- {F} had a {C} string and a {C} [basket|bag|box]. {F} pulled the {N} up to {H} {P}.
-- {H} put the {T} in the nest {P}, and {F} sang {Q} [long|happy|good] songs with its mother.
+- {H} [saw|found] {A} {P}. its nest was [high in|in] a [big|wet|green|little|young] tree.
+- {H} [climbed|went] up {Q} times with the {N} [under|in] a {C} [hat|bag|box],
+  but [fell down|the tree was wet|was afraid]< {O}>.
+- {F} had [a {C} string and|] a {C} [basket|cup],
+  [and|so] [together|slowly|{O}] they [pulled|took] the {T} up< {P}>.
+- [so|soon|{O}] {H} put the {N} in [the|its] nest [with {F}|{P}|with a {C} flower]
+  and sang {Q} [long|happy|good] songs.
 
-painting: house boat flower kite: meets
-- {H} wanted to paint {A} on a {C} {X} on {D}.
-- but {H} had no {TC} color near the {L}, and the {N} was {C1} {P}.
-- {F} gave {H} the color of {Q} {TC} flowers in a {C} [cup|box|bag].
-- so {H} made the {T}, and {F} made a {C} {M} near it.
+painting: house boat kite ball: meets
+- {H} wanted to paint {A} on a {C} {X} {O}.
+- but [{P} {he}|near the {L} {he}] found no {TC} color, only [some {C1}|{C1} and {C1}].
+- {F} made color [of|from] {Q} {TC} flowers and [gave|showed] it to {H}
+  in a {C} [cup|box|bag]< {P}>.
+- [so|then|soon] {H} made the {T} [{P}|{O}], and {F} made a {C} {M} [near|by|behind] it.
 
-trade: TOYS: keeps
-- {H} saw {A} at the market near a {C} {X} on {D}.
-- {H} had {Q} [apples|eggs|nuts] from the {L}, but no gold.
-- the {T} was in the {C} cart of {I}. {F} said, "what is in your {C} [bag|box], {H}?"
-- "food," {H} said. so {F} ate it {P} and gave {H} the {T}.
+trade: ball kite boat drum doll hat bell book cup lamp ring key scarf cart: keeps
+- {O} {H} saw {A} at the [big|small|old|quiet|{C1}] market< {Y}>.
+- {H} [had|took] {Q} [big|small|good|sweet] [apples|eggs|nuts|pears] from the {L}, but had no gold.
+- {P} {F} had it on a {C} [table|bench|stone]. "what is in your {C} [bag|box|basket], {H}?"
+- "[food|something good]," {H} said {O}. so {F} [ate|took] it [slowly|fast|{Y}]
+  and gave {H} the {T}.
 
 mud: hat doll scarf bag cup ball: meets keeps
-- {H} wanted to [take|show] {his} {T} to {his} [mother|friends|father] at the {L} on {D}.
-- but {H} fell over a {C} {X} {P}, and the {N} was wet and {C1}.
-- {F} and {H} put it in the {W} {Q} times near a {C} {X}.
-- now the {N} was {TC} again, and {F} [ran|danced|walked] with {H} to the {L}.
+- {H} wanted to [take|show|bring] {his} {T} to {his} [mother|friends|father|family] at the {L}.
+- but {P} {he} fell over a {C} {X}, and the {N} was [wet and {C1}|{C1} and wet].
+- {F} [put|held] it in the {W} {Q} times, [and|so] [soon|{O}|slowly] the {N} was {TC} again.
+- [so|then|after that] {H} [and {F}|] [ran|danced|walked] to the {L} [{O}|slowly|fast] with the {T}.
 
 snow: carrot: meets
-- {H} made a {TR} {K} of snow {P} and wanted {A} for its nose.
-- {H} looked in {Q} {C} [boxes|bags], but there was no {N} {P}.
-- {F} had {Q} carrots in a {C} [basket|bag|box], and one was for {H}.
-- {H} put the {T} on the {K}, and {F} put a {C} hat on it {P}.
+- [{P} {H} made a {TR} {K} of snow|{H} made a {TR} {K} of snow {P}] and
+  wanted {A} for [it|its nose|a nose]< {O}>.
+- {H} looked [in {Q} {C} [boxes|bags]|{Y} and near the {L}], but [found no {N}|no {N} was there].
+- {F} had {Q} carrots in a {C} [basket|bag|box|cart] and [gave|showed] {H} the {T}.
+- [then|soon|{O}] the {K} had the {N} and a {C} [hat|scarf], and {H} [laughed|danced|sang] {P}.
 
 music: drum bell: meets keeps
-- {H} heard songs from the {L} and wanted {A}.
-- but on {D} {H} had only {Q} {C} [sticks|cups|boxes] near a {C} {X}.
-- {F} put {C} [paper|wool|string] over the {C} {X}, and so {F} made a {N} for {H} {P}.
-- {H} played the {T} for {Q} days, and {F} sang to it {P}.
-
-hiding: door tree box chair cart:
-- {H} and {I} played a game {P} on {D}, and {H} could not find {F}.
-- {H} looked behind a {C} {X} and near the {L} {Q} times, but {F} was not there.
-- then {H} heard {Q} [soft|loud] sounds {P} from behind {A}.
-- there was {F}! then {H} ran behind the {L} on {D}, and {F} had to find {H}.
+- {H} heard [songs|a {TR} song|bells] from the {L} {O} and wanted {A}.
+- but {he} had only {Q} {C} [sticks|cups|boxes|stones] [{P}|{Y}].
+- {F} [took|found] some {C1} [paper|wool|string] and a {C} [cup|box|basket]
+  and made the {T} [{P}|{O}].
+- [so|then|now] {H} played [it|the {N}] [for {Q} days|every {D}|{P}],
+  and {F} [sang|danced] [{Y}|{O}].
 
 egg: egg: meets
-- {H} found {A} near a {C} {X} {P}.
-- it was not warm, but {H} had only a {C} [hat|bag|cup|box] for it on {D}.
-- {F} put a {C} [scarf|blanket|hat] over the {N} and sat {P} with {H} for {Q} days.
-- then a {TR} {C1} [duck|bird|frog] came out of the {T} near the {L} and sat near {H}.
+- [{O} |]{H} found {A} {Y} {P}.
+- it was [cold|not warm|wet], [but|and] {H} had only a {C} [hat|bag|cup|box] for it< {O}>.
+- {F} put a {C} [scarf|blanket|hat] [on|over] the {N} {O}
+  and [sat|sang|slept] [by|with] it for {Q} days.
+- [then|{O}|soon] a {TR} [{C1} |][duck|bird] came out of the {T} and
+  [sat|stood|slept] [near|by|with] {H}< {P}>.
 
 bees: honey: meets
-- {H} wanted {A} from the {Q} bees {P}.
-- {H} ran to them with a {C} [stick|cup], but {Q} bees came out near a {C} {X} on {D}.
-- {F} [gave|showed] the bees {Q} {C} flowers {P} and [took|asked them for] the {T} on {D}.
-- so on {D} {F} had the {N} in a {C} [cup|box], and {H} ate it near a {C} {X}.
+- {H} wanted {A} from {Q} {C1} bees [near|by|behind] the {L}.
+- {O} {H} [ran|went|walked] to them with a {C} [stick|cup], but {Q} [of them|bees] were
+  [loud|too fast|not happy].
+- {F} [gave|showed] them {Q} {C} flowers {P} and [took|asked for] {Q} [cups|parts] of the {N}.
+- [so|then|soon] {H} [and {F}|] [sat|stood] {Y} and ate the {T} [{O}|slowly|fast].
 
-map: ring cup bell key box: meets keeps
-- on {D} {H} found a map in a {C} [box|bag|book]. it showed {A} {P}.
-- {H} [walked|ran] to the {L} and looked [near|behind] a {C} {X}, but did not find the {N}.
-- {F} [read|saw] the map and ran with {H} to a {C} {X}.
-- under it was the {T}, and {H} [danced|laughed|sang] {P}.
+map: ring cup bell key: meets keeps
+- {O} {H} [found|had] a map in a {C} [box|bag|book]. it showed {A} {P}.
+- {H} [walked|ran|went] to the {L} and looked {Y}, but [found no {N}|no {N} was there].
+- {F} read the map [slowly|again|{Q} times|{O}] and [saw|found] the {T} [under|behind] a {C} {S}.
+- [so|then|soon] {H} [held|had|took] the {N} and [danced|laughed|sang] [with {F} |]
+  [{P}|{O}|near the {L}].
 
 truth: cup lamp bell drum:
-- {H} broke the {T} of {I} {P}.
-- {H} was afraid, put the {N} under a {C} {X} and told {F} about a {TR} {C1} {M} on {D}.
-- then {H} went to {F} near the {L} and said, "{F}, I broke your {T} with a {C} [stick|stone]."
-- {H} and {F} worked for {Q} days and made the {T} new with {C} [wood|string|paper].
+- [{H} broke the {T} of {F} {O}|{O} {H} broke the {T} of {F}] {P}.
+- {H} was [afraid|sad], put [it|the {N}] under a {C} {X} and [went|ran|walked] to the {L}.
+- but [{O} {H} came back|{H} came back {O}]. "I broke your {N}, {F}," {he} said [slowly|{P}].
+- [so|then] {H} and {F} worked for {Q} days [{P} |]and made the {T}
+  [new|good] again with [{C1} [string|paper|wool]|good wood].
 
 lost animal: sheep goat cow duck: meets keeps
-- {H} had {A}, but on {D} {H} could not find it {P}.
-- {H} called it {Q} times near a {C} {X}, but it did not come.
-- {F} heard it near the {L} and [ran|went] there with {H}.
-- the {T} was there! {H} gave the {N} some water {P}.
+- [{O} {H} lost {his} {T}|{H} could not find {his} {T} {O}] {P}.
+- {H} called [it|the {N}] {Q} times [{Y}|near the {L}], but [no {N} came|it was not there]< {O}>.
+- {F} [heard|saw] the {T} [near|behind|by] the {L} and [ran|went|walked] there with {H} {O}.
+- [soon|then|so] {H} had the {N} again and gave it [some water|{Q} apples|some bread] {P}.
 
 fish: fish: meets
-- {H} wanted {A} and on {D} [sat|stood] by the {W} near a {C} {X}.
-- {H} had a {C} stick with a {C} string, but the {T} [swam|was] too fast for {H} {P}.
-- {F} had [bread|soup|cheese|pie] in a {C} [bag|box|basket] and sat with {H} near a {C} {X}.
-- so {H} ate with {F} near the {L} and told the {T} to swim home on {D}.
+- {H} wanted {A} for {his} {TR} [mother|father|grandmother|friends] and
+  [sat|stood] [by|near] the {W} with a {C} [stick|string|bag].
+- but [{Q} times|{O}|for {Q} days] [it|the {N}] [swam|was] too fast [{Y}|near the {L}],
+  and {H} was [hungry|sad|cold].
+- {F} had [bread|cheese|pie] in a {C} [box|basket] and gave {H} {Q} parts< {O}>.
+- [so|then] {H} [ate it|sat down] with {F} {P} and told the {N} to swim [home|away|far|{Q} times].
 
 boat building: boat: meets keeps
-- {H} wanted {A} to go to a {C} [house|barn|school] over the {W}.
-- {H} worked on the {T} [near|behind] the {L} for {Q} days, but it was too [small|heavy|hard].
-- {F} had {Q} {C} [strings|stones|boxes] and good wood from a {C} cart. {F} helped {H} {P}.
-- the {T} went over the water, and {H} and {F} sang {Q} songs in it.
+- {H} wanted {A} to go over the {W} [{O}|with {Q} {C} [boxes|bags]].
+- {H} worked [{O}|for {Q} days] [near|behind] the {L}, but [it|the {N}] was too [small|heavy|slow].
+- {F} [had|found|took] [good|old|new|hard|some] wood [{P}|{Y}] and [{O}|slowly|for {Q} days]
+  worked on the {N} [with|for] {H}.
+- [{O}|soon|then] {H} and {F} [sang {Q} songs|danced|slept] in the {T} on the {W}.
 
 tower: tower house bridge: meets
-- {H} wanted to make {A} of {Q} [stones|boxes|chairs] {P}.
-- {H} worked too fast, and the {N} fell on a {C} {X} {Q} times.
-- {F} held the {C} {X}, and {H} put {Q} [stones|boxes|chairs] on it slowly.
-- the {T} stood {P} for {Q} days, and {F} put a {C} flower on it for {H}.
+- {H} wanted to make {A} of {Q} {C} [stones|boxes|chairs] {P}.
+- {H} worked too fast {O}, and [the {N}|it] fell [on a {C} {X}|{Q} times|near the {L}].
+- {F} held the {N} [up|well|still] with a {C} stick, and [now|then] {H}
+  worked [slowly|well] [{O}|for {Q} days].
+- [so|soon] the {T} stood {P} for {Q} days, and {H} [sang|danced|sat|slept]
+  [near|by] it [with {F}|{O}].
 
 song: song: meets
-- {H} wanted to sing {A} for {his} [mother|father|grandmother] {P}.
-- but there were {Q} words in it that {H} did not know, and on {D} {H} [cried|was sad].
-- {F} had the {N} in a {C} book and read it to {H} near the {L}.
-- so {H} sang the {T} {P}, and {F} played a {C} [drum|bell].
+- [{O} |]{H} wanted to sing {A} for {his} [mother|father|grandmother|friends] {P}.
+- but {H} did not know {Q} [long|hard|old|sad|happy] words and [cried|was sad|sat down] {Y}.
+- {F} [had|found] the {N} in a {C} book [{O}|near the {L}] and read it to {H} [slowly|{Q} times].
+- [so|then|soon] {H} sang the {T} [{P}|{O}|{Q} times], and {F} played a {C} [drum|bell].
 
 letter: letter: meets
-- {H} made {A} for {his} [grandmother|father|mother] near the {L}.
-- but on {D} the wind took the {T} from {H} {P}, and it fell behind a {C} {X}.
-- {F} ran [fast|far], jumped over {Q} {C} [stones|boxes] and gave it to {H}.
-- so {F} took the {T} to the {L}, and after {Q} days {H} had a {C} one back.
+- {H} made {A} for {his} [grandmother|father|mother|friends] [{Y}|near the {L}|{P}].
+- [but|then] [{O} |]the wind [took|pulled] [it|the {N}] from {H} {P},
+  and [{he} [cried|was sad]|it fell {Y}].
+- {F} [ran|went] far, [jumped|climbed] over {Q} {C} [stones|boxes] and gave {H} the {N}< {O}>.
+- [so|then] they took the {T} to the {L}, and after {Q} days {H} had [one back|a {C1} one too].
 
-hot day: milk water soup: meets
-- it was a hot {D}, and {H} wanted {A} from a {C} cup {P}.
-- but the {L} was far away, and {H} had no {N}, only a {C} {X} and {Q} [nuts|eggs|apples].
-- {F} had {N} in {Q} {C} cups and gave {H} the [first|last] one {P}.
-- {H} had the {T} near a {C} {X} and said, "{F}, now I can run {Q} times!"
+hot day: milk water: meets
+- [the sun was hot {P}|{P} the sun was hot] [on {D}|that morning], [and|so] {H} wanted {A}.
+- but the {L} was far, and {he} had [no {N}, only|only] {Q} {C1} [cups|bags|boxes].
+- {F} had {N} in {Q} {C} cups and gave {H} the [first|last] one {Y}.
+- [so|then] {H} [sat {Y} with|stood {P} with|had] the {T} and [laughed|sang] [{Q} times|with {F}].
 
 heavy: basket box bag: meets
-- {H} wanted to take {A} with {Q} [apples|stones|books|pears|cups] home from the {L}.
-- it was too heavy for {H}, and {P} {H} sat down by a {C} {X}.
-- {F} and {H} pulled it with a {C} string, and a {TR} {C1} {M} sang {Q} songs {P}.
-- so the {T} came home, and {H} gave {F} {Q} {C} [flowers|cups|bells].
+- {H} wanted to take {A} [with|of] {Q} [big|good|old|new] [apples|stones|books|pears|cups]
+  home from the {L}.
+- [but|soon] [it|the {N}] was too heavy, [so|and] {P} {H} [sat|fell] down [{Y}|{O}].
+- {F} [had|found|came with] a {C} [string|cart], and [{O}|for {Q} days]
+  they pulled the {N}< {P}>.
+- [so|then|soon] the {T} came home, and {H} gave {F} {Q} {C} [flowers|cups|bells].
 
 reading: book story letter map: meets
-- {H} found {A} near a {C} {X} and read it {P}.
-- but {Q} words were too [hard|long|old] for {H}, and on {D} {H} sat near the {L} and [cried|was sad].
-- so every {D} {F} sat {P} and read {Q} words to {H}.
-- {H} could read the {T} to {F} and to a {TR} {M} after {Q} days.
-
-tooth: cake apple nut pear carrot: meets
-- {H} wanted to eat {A} {P} near a {C} {X}.
-- but the {T} was as hard as a {C} {X} for {H} and {his} bad tooth on {D}.
-- {F} made soup of the {N} with {Q} {C} [eggs|carrots|nuts] and gave {H} a {C} cup of it.
-- so {H} ate the {T} with {F} [near|behind] a {C} {X}.
+- {H} found {A} {Y} and [wanted to read|read] it [{P}|{O}].
+- but {Q} [long|old|new] words were [too|very] hard,
+  [so|and] {H} [cried|was sad|sat down] [near the {L}|{O}|{Y}].
+- every {D} {F} [sat|stood] [{P}|{Y}] and [slowly |]read {Q} [more |hard |]words of the {N} to {H}.
+- [after {Q} days|{O}|soon] {H} could read the {T} to [{F}|{F} and a {TR} {M}|a {TR} {M} {P}].
 
 moon: moon: meets
-- {H} wanted {A} [for a lamp|to play with] {P}.
-- {H} called to the {N} {Q} times near the {L}, but it was too high.
-- {F} made a {C} lamp [like the {N}|of paper] for {H} on {D} and put it {P}.
-- so {H} slept well by the {C} lamp of {F} and did not need the {T}.
+- {H} wanted the {T} for [a lamp|{his} {C} [house|bed|box|boat]] {P}< {O}>.
+- [{O}|for {Q} days|{Q} times] {H} [called|sang|talked] [slowly |]to [it|the {N}]
+  [near|by|from] the {L}, but it [was too [high|far away]|did not come].
+- [{O} |]{F} [put|made|had] a {C} lamp like the {N} for {H} {Y}.
+- [so|now|{O}] {H} slept {P} [by|near|with] the lamp, and [for {Q} days|after that]
+  {H} did not [need|want] the {T}.
 
-first swim: shell stone ring cup: meets keeps
-- {H} saw {A} in the {W} near a {C} {X}.
-- but {H} was afraid [to swim|of the {W}] and [sat|stood] there on {D} with a {TR} {M}.
-- {F} [held|helped] {H} near the {L} and showed {him} how to [swim|do it] in {Q} days.
-- [soon|then|on {D}] {H} swam to the {N}, and {F} sang {Q} songs when {H} held the {T}.
+first swim: stone ring cup key: meets keeps
+- {H} [saw|found] {A} in the {W} [{O}|{Y}].
+- but [{O}|for {Q} days] {H} was afraid [to swim|of the water] and
+  [sat|stood|cried] [{P}|{Y}]< with a {TR} {M}>.
+- [{O}|for {Q} days] {F} [held|helped] {H} [by the {W}|near the {L}|{P}] and
+  showed {him} how to swim[ well| slowly| fast|].
+- [soon|then|{O}] {H} swam [down|out|{Q} times] and had the {T}, and {F} [sang|laughed|danced] {P}.
 """
 
 

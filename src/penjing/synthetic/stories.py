@@ -4,7 +4,9 @@ Plots are `schemata`'s; requests for stories are `exchanges`'.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain, repeat
 from random import Random
 
 from penjing.synthetic.grammar import expand, pick, words
@@ -23,11 +25,11 @@ from penjing.synthetic.schemata import SCHEMATA, Schema
 
 MAX_WORDS = 78
 """Fits, with the demo's tokenizer, into the 96 tokens of an answer."""
-DETAIL_SHARES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0, 0.0, 0.0)
+DETAIL_SHARES = (0.9, 0.7, 0.5, 0.3, 0.1)
 """A long plot is told with ever fewer details until it is short enough."""
 
 SHORT_OPENINGS = (
-    "[once|long ago] there was a {trait} {kind} named {H}.",
+    "[once|long ago] a {trait} {kind} named {H} lived [near|behind|by] the {L2}.",
     "{H} was a {trait} {kind} from the {L2}.",
 )
 OPENINGS = (
@@ -37,45 +39,69 @@ OPENINGS = (
     "{H}, a {trait} {kind}, lived near the {L2} in a {C} [house|barn].",
 )
 MEETINGS = (
-    "[soon|then] {I} came [to {H} |]with a {C} [bag|hat|flower|box].",
-    "[soon|then] {I} [saw|heard|found] {H}.",
-    "[soon|then] {I} [saw|heard|found] {H} near a {C} {X} and asked about the {T}.",
-    "{H} [went|ran] to {I} near a {C} {X} and told {F} about the {T}.",
-    '[soon|then] {I} came with a {C} [bag|hat|flower]. "can you help me, {F}?" {H} asked.',
-    '[soon|then] {I} came with a {C} [bag|hat|flower]. "can I help you, {H}?" {F} asked.',
-    '[soon|then] {I} came with a {C} [bag|hat|flower]. "why are you sad, {H}?" {F} asked.',
+    "[soon|then] {F} came [to {H} |]with a {C} [bag|hat|flower|box].",
+    "[soon|then|{O}] {F} [saw|heard|found] {H}.",
+    "[soon|then] {F} [saw|found] {H} and asked about the {N}.",
+    "{H} [went|ran] to {F} and [told|asked] {F} about the {N}.",
+    '[soon|then] {F} came. "[can you help me|do you know what to do], {F}?" {H} asked.',
+    '[soon|then] {F} came. "[can I help you|why are you sad], {H}?" {F} asked.',
 )
 PAIR_ENDINGS = (
-    "then {H} and {F} [played|talked|sang|danced] {P2} {end}.",
-    "{F} and {H} [sat|played|talked|sang|danced] {P2} every {D} after that.",
-    '"{F}, you are a good friend," said {H} {P2} {end}.',
-    "{H} told {his} [mother|father|friends] about {F} and the {T} on {D}.",
-    "so {H} was a happy {kind} and told {F} a [long|sad|good] story {P2} {end}.",
+    "[so|then|after that] {H} and {F} [played|talked|sang|danced] {P2} {end}.",
+    '"you are a [good|kind|brave] friend, {F}," [said {H}|{H} said] {P2} {O}.',
+    "{O} {H} told {his} [mother|father|friends|family] about {F} and the {T}.",
+    "so {H} was a happy {kind} and told {F} a [long|good|happy] story {P2} {end}.",
 )
 KEPT_ENDINGS = (
-    "on {D} {H} slept well with the {T} by {his} {C} bed.",
-    "{H} walked home with {F} and the {T} {end}.",
+    "[that night|so] {H} slept well with the {T} [by|near] {his} {C} bed.",
+    "{O} {H} [walked|went] home with {F} and the {T}.",
     "{H} had the {T} for {Q} days and played with {F} {P2}.",
 )
-_DETAIL = re.compile(r" near a \{C\} \{X\}| \{P\}")
 RESULT_SHARE = 0.5
-_ENDS = ("on {D}", "after {Q} songs", "after {Q} days")
-_ROADSIDE = ["box", "stone", "chair", "table", "cart", "wall", "basket", "bench", "bag", "bed"]
-_PLACE_ADJECTIVES = "old big small quiet dark cold new little warm wet green".split()
-_SIZES = ("big", "small", "old", "new", "little", "good", "wet")
-_UNCOLORED = {
-    word: adjectives.split()
-    for words, adjectives in {
-        "apple pear nut carrot": "big small good sweet red green yellow",
+_ENDS = ("{O}", "for {Q} days", "every {D}")
+_WEATHER = ("quiet", "cold", "warm", "wet", "dark", "long", "happy", "slow")
+_DETAIL = re.compile(r"<([^<>]*)>")
+_ROADSIDE = ("box", "stone", "chair", "table", "cart", "wall", "basket", "bench")
+_SIZES = ("big", "small", "old", "new", "little")
+_BESIDE = ("house", "barn", "boat", "flower", "door")
+_SIDES = ("near", "behind", "by")
+_STOOD_ON = ("box", "stone", "chair", "table", "cart", "wall", "bench")
+
+
+def _by_word(adjectives: dict[str, str]) -> dict[str, list[str]]:
+    return {word: text.split() for nouns, text in adjectives.items() for word in nouns.split()}
+
+
+_UNCOLORED = _by_word(
+    {
+        "apple pear nut": "big small good sweet red green yellow brown",
+        "carrot": "big small good sweet long red yellow white",
         "cake pie": "big small good sweet warm soft",
         "bread cheese": "good warm soft old new",
-        "soup honey": "good sweet warm hot",
-        "milk water": "good warm cold",
-        "story letter song": "long new good old sad happy",
-        "book map": "long new old red blue green",
-    }.items()
-    for word in words.split()
-}
+        "soup": "good sweet warm hot",
+        "honey": "good sweet warm brown yellow",
+        "milk water": "good cold sweet",
+        "story": "long new good old sad happy",
+        "song": "long new good old sad happy quiet loud",
+        "letter": "long good white blue pink yellow red green",
+        "map": "long new old red blue green",
+        "sheep goat cow duck": "white black brown small little old young big",
+        "flower rose": "red white yellow pink small little",
+        "tree": "green small little young",
+        "moon": "big yellow white old",
+        "star": "big yellow white little red blue",
+    }
+)
+_PLACE_ADJECTIVES = _by_word(
+    {
+        "garden park field": "big small quiet old little green new wet dark warm",
+        "forest farm hill": "big small quiet old little green dark wet cold warm",
+        "river lake pond": "big small quiet old little blue green dark cold warm",
+        "barn house school": "big small quiet old little red white new dark brown",
+        "market bridge road": "big small quiet old little new wet dark cold long",
+        "tree": "big small old little high green young",
+    }
+)
 _UNCOUNTED = frozenset(["bread", "soup", "honey", "cheese", "milk", "water"])
 
 
@@ -91,29 +117,48 @@ class Story:
 
 
 class _Slots(dict[str, str]):
-    """What stays the same in one story; the other slots are drawn anew at each mention."""
+    """What stays the same in one story; the other slots are drawn anew at each mention.
+
+    The friend is introduced at the first mention, and called by name after that.
+    """
 
     def __init__(
-        self, rng: Random, fixed: dict[str, str], thing_color: str, taken: set[str]
+        self, rng: Random, fixed: dict[str, str], friend: str, introduction: str, taken: set[str]
     ) -> None:
         super().__init__(fixed)
+        self.friend = friend
+        self._friend_forms = [friend, introduction]
         self._rng = rng
         self._last: dict[str, str] = {}
-        colors = [color for color in COLORS if color != thing_color]
-        self._choices = {
+        colors = [color for color in COLORS if color != fixed["TC"]]
+        self._choices: dict[str, Sequence[str]] = {
             "C1": colors,
             "C": colors + [f"{size} {color}" for size in _SIZES for color in colors],
             "X": [thing for thing in _ROADSIDE if thing not in taken],
+            "near": [thing for thing in _ROADSIDE + _BESIDE if thing not in taken],
+            "S": [thing for thing in _STOOD_ON if thing not in taken],
             "M": [animal for animal in ANIMALS if animal not in taken],
             "TR": TRAITS,
             "Q": NUMBERS[1:],
             "D": DAYS,
+            "weather": _WEATHER,
         }
 
     def __missing__(self, name: str) -> str:
+        if name == "F":
+            return self._friend_forms.pop() if len(self._friend_forms) > 1 else self.friend
+        if name == "O":
+            return self._time()
+        if name == "Y":
+            return f"{pick(self._rng, _SIDES)} a {self['C']} {self['near']}"
         choices = [word for word in self._choices[name] if word != self._last.get(name)]
         self._last[name] = pick(self._rng, choices)
         return self._last[name]
+
+    def _time(self) -> str:
+        weather = f"{self['weather']} " if self._rng.random() < 0.7 else ""
+        first = pick(self._rng, ("on a", "one") if weather else ("on", "one"))
+        return f"{first} {weather}{self['D']}{pick(self._rng, ('', ' morning'))}"
 
 
 def kind_of(rng: Random, name: str) -> str:
@@ -141,60 +186,59 @@ def _slots(rng: Random, schema: Schema, hero: str, kind: str) -> _Slots:
     noun = pick(rng, [word for word in schema.things if word not in (kind, friend_kind)])
     adjective = pick(rng, _UNCOLORED.get(noun, COLORS))
     his = "her" if hero in GIRLS else "his"
-    place, other, home, last = (
-        f"{pick(rng, _PLACE_ADJECTIVES)} {word}" for word in rng.sample(sorted(PLACES), 4)
-    )
+    place, other, home, last = (_described(rng, word) for word in rng.sample(sorted(PLACES), 4))
     fixed = {
         "H": hero, "he": "she" if hero in GIRLS else "he", "his": his,
         "him": "her" if hero in GIRLS else "him", "kind": kind, "trait": _trait(rng, kind),
-        "F": friend, "Fhim": "her" if friend in GIRLS else "him",
-        "I": _introduction(rng, friend, friend_kind, his),
         "N": noun, "T": f"{adjective} {noun}", "TC": adjective,
         "A": f"{'some' if noun in _UNCOUNTED else 'a'} {adjective} {noun}",
         "P": _at(place), "L": other, "L2": home, "P2": _at(last),
-        "W": f"{pick(rng, _PLACE_ADJECTIVES)} {pick(rng, ('river', 'lake', 'pond'))}",
+        "W": _described(rng, pick(rng, ("river", "lake", "pond"))),
+        "K": pick(rng, [word for word in ANIMALS if word not in (kind, friend_kind)]),
     }  # fmt: skip
-    fixed["K"] = pick(rng, [word for word in ANIMALS if word not in (kind, friend_kind)])
-    return _Slots(rng, fixed, adjective, {kind, friend_kind, noun})
+    introduction = _introduction(rng, friend, friend_kind, his)
+    return _Slots(rng, fixed, friend, introduction, {kind, friend_kind, noun, fixed["K"]})
+
+
+def _described(rng: Random, place: str) -> str:
+    return f"{pick(rng, _PLACE_ADJECTIVES[place])} {place}"
 
 
 def _at(place: str) -> str:
     """The place with its preposition: by the old river."""
-    adjective, noun = place.split()
-    return PLACES[noun].replace("the ", f"the {adjective} ")
+    _, noun = place.split()
+    return PLACES[noun].replace(f"the {noun}", f"the {place}")
 
 
 def make_story(rng: Random, hero: str = "", kind: str = "") -> Story:
     """A story of a random plot; its hero's name and kind may be given."""
     hero = hero or pick(rng, NAMES)
     kind = kind or kind_of(rng, hero)
-    while True:
-        schema = pick(rng, SCHEMATA)
-        for share in DETAIL_SHARES:
-            story = _draw(rng, schema, hero, kind, share)
-            if len(words(story.text)) <= MAX_WORDS:
-                return story
+    schema = pick(rng, SCHEMATA)
+    for share in chain(DETAIL_SHARES, repeat(0.0)):
+        story = _draw(rng, schema, hero, kind, share)
+        if len(words(story.text)) <= MAX_WORDS:
+            break
+    return story
 
 
 def _draw(rng: Random, schema: Schema, hero: str, kind: str, share: float) -> Story:
     slots = _slots(rng, schema, hero, kind)
-    endings = PAIR_ENDINGS + (KEPT_ENDINGS if schema.keeps else ())
-    ending = pick(rng, endings).replace("{end}", pick(rng, _ENDS))
-    opening = pick(rng, OPENINGS if rng.random() < share else SHORT_OPENINGS)
-    parts = [opening, schema.want, _thinned(schema.trouble, rng, share)]
-    helped = _thinned(schema.help, rng, share)
+    parts = [pick(rng, OPENINGS if rng.random() < share else SHORT_OPENINGS)]
+    parts += [schema.want, schema.trouble]
     if schema.meets and rng.random() < share / 2:
         parts.append(pick(rng, MEETINGS))
-    elif schema.meets:
-        helped = helped.replace("{F}", "{I}", 1)
-    last = _thinned(schema.result, rng, share)
-    has_hero = "{H}" in re.split(r"[.!?] ", last)[-1]
-    needed = not {"{T}", "{N}"} & set(re.findall(r"\{\w+\}", helped))  # what became of the thing?
-    parts += [helped, last if has_hero and (needed or rng.random() < RESULT_SHARE) else ending]
-    text = " ".join(expand(part, rng, slots) for part in parts)
-    return Story(text, schema.name, hero, slots["F"], slots["N"])
+    parts.append(schema.help)
+    told = [expand(_thinned(part, rng, share), rng, slots) for part in parts]
+    if slots["N"] not in words(told[-1]) or rng.random() < RESULT_SHARE:
+        last = _thinned(schema.result, rng, share)
+    else:  # the help has told what became of the thing
+        endings = PAIR_ENDINGS + (KEPT_ENDINGS if schema.keeps else ())
+        last = pick(rng, endings).replace("{end}", pick(rng, _ENDS))
+    told.append(expand(last, rng, slots))
+    return Story(" ".join(told), schema.name, hero, slots.friend, slots["N"])
 
 
 def _thinned(template: str, rng: Random, share: float) -> str:
     """Keeps each detail with that probability: they vary stories, and lengthen them."""
-    return _DETAIL.sub(lambda detail: detail[0] if rng.random() < share else "", template)
+    return _DETAIL.sub(lambda detail: detail[1] if rng.random() < share else "", template)
