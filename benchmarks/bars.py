@@ -78,7 +78,7 @@ def bars_of(run: Path, level: str) -> list[Bar]:
         Bar("rl: products, sampled", score("rl", "products", "sampled_accuracy"), 0.85),
         Bar("rl: products, greedy", score("rl", "products", "accuracy"), 0.95),
         *_losses_to_rl(score, run),
-        Bar("pretrain: fall of validation bpb", _bpb_fall(run), 0.5),
+        Bar("pretrain: fall of validation bpb", _bpb_fall(run), 0.2),
         Bar("rl: stories that copy 12 words", copied_share(run), 0.2, at_most=True),
     ]
 

@@ -121,7 +121,7 @@ def run_block(block: Block, workspace: Path) -> None:
         input="Who are you?\n",
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, f"{block.text}\n{done.stdout}{done.stderr}"

@@ -12,7 +12,7 @@ def test_twenty_kills_leave_no_trace(tmp_path: Path) -> None:
         [sys.executable, str(CAMPAIGN), str(tmp_path), "--kills", "20"],
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=600,
         check=False,
     )
 

@@ -5,6 +5,7 @@ Stages are imported inside their verbs, so that `--help` and `check` never load 
 
 import argparse
 import difflib
+import os
 import sys
 from collections.abc import Sequence
 from importlib import resources
@@ -61,6 +62,9 @@ VERBS = ("demo", "new", "check", "train", *STAGE_NAMES, "chat")
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code; failures are told on standard error."""
     arguments = sys.argv[1:] if argv is None else list(argv)
+    # Read when torch is loaded: threads that wait by spinning make a shared machine 2 to 6 times
+    # slower (docs/notebook.md).
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         _refuse_unknown_verb(arguments)
         return _run(_parser().parse_args(arguments))

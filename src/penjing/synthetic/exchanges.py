@@ -5,7 +5,7 @@ conversations is `conversations`' duty, turning them into problems is `exercises
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
@@ -207,11 +207,7 @@ RECALL = (
     ("{n} has a {c} {t}.", "what color is the {t}?", "the {t} is {c}.", "c"),
     ("{n} has a {c} {t}.", "what is the color of the {t}?", "the {t} is {c}.", "c"),
     ("the {t} of {n} is {c}.", "what color is the {t}?", "the {t} is {c}.", "c"),
-    ("{n} has a {c} {t} and {m} has a {d} {u}.", "what color is the {t}?", "the {t} is {c}.", "c"),
-    ("{m} has a {d} {u} and {n} has a {c} {t}.", "what color is the {t}?", "the {t} is {c}.", "c"),
     ("{n} has a {c} {t}.", "who has the {t}?", "{n} has the {t}.", "n"),
-    ("{n} has a {c} {t} and {m} has a {d} {u}.", "who has the {t}?", "{n} has the {t}.", "n"),
-    ("{m} has a {d} {u} and {n} has a {c} {t}.", "who has the {t}?", "{n} has the {t}.", "n"),
     ("{n} has a {c} {t}.", "what does {n} have?", "{n} has a {c} {t}.", "t"),
     ("the {t} of {n} is {p}.", "where is the {t}?", "the {t} is {p}.", "p"),
     ("{n} is {p}.", "where is {n}?", "{n} is {p}.", "p"),
@@ -221,20 +217,36 @@ RECALL = (
     ("my {t} is {p}.", "where is my {t}?", "your {t} is {p}.", "p"),
 )
 """What is told, what is asked, the answer, and the slot that the answer must hold."""
+RECALL_TWO = (
+    ("{n} has a {c} {t} and {m} has a {d} {u}.", "what color is the {t}?", "the {t} is {c}.", "c"),
+    ("{m} has a {d} {u} and {n} has a {c} {t}.", "what color is the {t}?", "the {t} is {c}.", "c"),
+    ("{n} has a {c} {t} and {m} has a {d} {u}.", "who has the {t}?", "{n} has the {t}.", "n"),
+    ("{m} has a {d} {u} and {n} has a {c} {t}.", "who has the {t}?", "{n} has the {t}.", "n"),
+)
+"""The same with two things told: telling them apart is a scored extra."""
 _HEARD = ("I see.", "Yes.", "That is good to know.", "Thank you.")
 
 
 def recall(rng: Random) -> Exchange:
     """Something told and asked for again, in one message or in two."""
-    form = int(rng.random() * len(RECALL))
-    told, asked, reply, slot = RECALL[form]
+    return _recall(rng, RECALL, "recall")
+
+
+def recall_two(rng: Random) -> Exchange:
+    """Two things told, and one of them asked for."""
+    return _recall(rng, RECALL_TWO, "recall_two")
+
+
+def _recall(rng: Random, forms: Sequence[tuple[str, str, str, str]], name: str) -> Exchange:
+    form = int(rng.random() * len(forms))
+    told, asked, reply, slot = forms[form]
     (n, m), (c, d), (t, u) = (rng.sample(words, 2) for words in (NAMES, COLORS, TOYS))
     place = pick(rng, sorted(PLACES))
     slots = {"n": n, "m": m, "c": c, "d": d, "t": t, "u": u, "p": PLACES[place]}
     told, asked, reply = (polish(text.format_map(slots)) for text in (told, asked, reply))
     answer = place if slot == "p" else slots[slot]
     choices = {"c": COLORS, "n": NAMES, "t": TOYS, "p": tuple(sorted(PLACES))}[slot]
-    key = f"recall/{form}/{told}"
+    key = f"{name}/{form}/{told}"
     exchange = _exchange(key, f"{told} {asked}", reply, answer, choices, slot)
     if rng.random() < 0.3:
         heard = text_message("assistant", pick(rng, _HEARD))
@@ -366,6 +378,7 @@ EXCHANGES: dict[str, Callable[[Random], Exchange]] = {
     "story_requests": story_request,
     "facts": fact,
     "recall": recall,
+    "recall_two": recall_two,
     "numbers": numbers,
     "spelling": spelling,
     "spelling_new_words": spelling_new_words,

@@ -41,6 +41,7 @@ TASKS: tuple[Task, ...] = (
     Task("facts", "accuracy", False, False, False, chosen),
     Task("facts_open", "accuracy", True, False, False, statement),
     Task("recall", "accuracy", True, False, False, names_only),
+    Task("recall_two", "accuracy", True, False, False, names_only),
     Task("numbers", "accuracy", True, False, False, number),
     Task("spelling", "accuracy", True, False, False, exact),
     Task("spelling_new_words", "accuracy", True, False, False, exact),
