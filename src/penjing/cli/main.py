@@ -62,9 +62,9 @@ VERBS = ("demo", "new", "check", "train", *STAGE_NAMES, "chat")
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code; failures are told on standard error."""
     arguments = sys.argv[1:] if argv is None else list(argv)
-    # Read when torch is loaded: threads that wait by spinning make a shared machine 2 to 6 times
-    # slower (docs/notebook.md).
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Read when torch is loaded: threads that spin while they wait make a shared machine 2 to 6
+    # times slower, threads that sleep at once an idle one by a third (docs/notebook.md).
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
         _refuse_unknown_verb(arguments)
         return _run(_parser().parse_args(arguments))
