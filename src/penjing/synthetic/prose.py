@@ -5,7 +5,7 @@ The facts are `lexicon`'s; questions about them are `exchanges`'.
 
 from random import Random
 
-from penjing.synthetic.exchanges import state
+from penjing.synthetic.facts import state
 from penjing.synthetic.grammar import expand, pick, polish
 from penjing.synthetic.lexicon import FACTS, NEW_WORDS, NUMBERS, SPELLED, spelled
 
