@@ -13,7 +13,7 @@ from penjing.artifacts.stage import read_manifest
 from penjing.config.loading import load_run
 from penjing.config.schema import RunConfig
 from penjing.errors import ArtifactError, ConfigError
-from penjing.stages.context import TRAINED_STAGES
+from penjing.stages.context import TRAINED_STAGES, StageContext
 from penjing.stages.pipeline import STAGES, stage_identity, train
 
 SMALL = Path(__file__).parents[1] / "small.toml"
@@ -142,3 +142,12 @@ def test_events_tell_when_each_stage_began_and_ended(small_run: Path) -> None:
         kinds = [event.kind for event in events if event.stage == stage.name]
         assert kinds[0] == "started"
         assert kinds[-1] == "finished"
+
+
+def test_a_stage_whose_table_has_left_the_run_file_is_no_start(run: Path) -> None:
+    config = dataclasses.replace(load_run(SMALL), midtrain=None)
+    context = StageContext(config, SMALL.parent, run, show=lambda _: None)
+
+    assert (run / "midtrain" / "stage.json").exists()
+    assert context.previous_stage("sft") == "pretrain"
+    assert "midtrain" not in context.trained_stages()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from penjing.artifacts.directories import verified
+from penjing.artifacts.lines import read_record
 from penjing.artifacts.stage import read_manifest
 from penjing.errors import ArtifactError
 from penjing.generate.engine import Request, stream
@@ -215,7 +216,7 @@ def load(path: Path, *, stage: str | None = None, step: int | None = None) -> Mo
     directory = verified(path if given else _checkpoint(path, stage or _last_finished(path), step))
     state = json.loads((directory / "state.json").read_text("utf-8"))
     machine = directory.resolve().parents[1] / "machine.json"
-    recorded = Machine(**json.loads(machine.read_text("utf-8"))) if machine.exists() else None
+    recorded = read_record(machine, Machine) if machine.exists() else None
     dtype = recorded.dtype if recorded else "float32"
     runtime, _ = open_runtime("auto", dtype, None, recorded)
     transformer = load_weights(directory, runtime.dtype).to(runtime.device)

@@ -24,16 +24,14 @@ from penjing.model.transformer import Transformer
 from penjing.runtime import Runtime
 from penjing.seeds import seed_for
 from penjing.sources.quarantine import Quarantine
-from penjing.stages.context import StageContext, tokenizer_bundle, training_summary
+from penjing.stages.context import StageContext
 from penjing.stages.inputs import open_preferences
-from penjing.stages.probes import sample_probe
+from penjing.stages.training import training_job, training_summary
 from penjing.text.conversation import Conversation, Message, Preference
 from penjing.text.template import render, render_prompt
 from penjing.text.tokenizer import Tokenizer
-from penjing.train.fit import FitJob, fit
+from penjing.train.fit import fit
 from penjing.train.objectives import PreferenceObjective
-from penjing.train.optimizer import build_optimizer
-from penjing.train.schedule import factor
 
 SCORED_PAIRS = 32
 """Pairs of one reference forward pass: bounds its memory."""
@@ -53,41 +51,20 @@ class Pair:
 
 def run(context: StageContext) -> dict[str, Any]:
     """Trains `dpo/` from the last finished training stage, which is also its reference."""
-    config, section, runtime = context.config, context.config.dpo, context.runtime()
+    section, runtime = context.config.dpo, context.runtime()
     assert section is not None
     start = context.previous_stage("dpo")
     tokenizer = context.tokenizer()
     model = context.load_model(start)
     pairs, dropped = _pairs(context, section, tokenizer, model, context.checkpoint_digest(start))
-    job = FitJob(
-        directory=context.directory("dpo"),
-        stage="dpo",
-        seed=config.seed,
-        runtime=runtime,
-        model=model,
-        optimizer=build_optimizer(model, section.optimizer),
+    job = training_job(
+        context,
+        "dpo",
+        section,
+        model,
         objective=PreferenceObjective(section.beta),
         open_batches=lambda step: _batches(context, section, pairs, tokenizer, runtime, step),
-        schedule=lambda step: factor(step, section.steps, section.schedule),
-        steps=section.steps,
         rows_per_step=section.pairs_per_step,
-        microbatch_rows=section.microbatch_rows,
-        max_grad_norm=section.optimizer.max_grad_norm,
-        cadence=section.cadence,
-        probes=(
-            sample_probe(
-                "dpo",
-                section.sample_prompts,
-                section.sample_tokens,
-                section.cadence.sample_every_steps,
-                model,
-                tokenizer,
-                as_chat=True,
-                seed=config.seed,
-            ),
-        ),
-        tokenizer=tokenizer_bundle(tokenizer),
-        show=context.show,
     )
     epochs = section.steps * section.pairs_per_step / len(pairs)
     planned = round(epochs * sum(len(pair.chosen) + len(pair.rejected) - 2 for pair in pairs))

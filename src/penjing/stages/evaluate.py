@@ -8,12 +8,11 @@ from typing import Any
 from penjing.artifacts.directories import staged
 from penjing.artifacts.progress import Progress
 from penjing.artifacts.records import TaskResult
-from penjing.artifacts.stage import read_manifest
 from penjing.evaluate.bits_per_byte import TextLoss, document_windows, text_loss
 from penjing.evaluate.suite import SuiteSettings, TaskProblems, evaluate_stage
 from penjing.model.transformer import Transformer
 from penjing.seeds import seed_for
-from penjing.stages.context import TRAINED_STAGES, StageContext
+from penjing.stages.context import StageContext
 from penjing.stages.next_token import validation_rows, validation_shards
 from penjing.stages.problems import problems
 from penjing.tasks.suite import TASKS
@@ -28,7 +27,7 @@ def run(context: StageContext) -> dict[str, Any]:
     section, seed = context.config.evaluate, seed_for(context.config.seed, "evaluate")
     settings = SuiteSettings(section.samples_per_problem, section.max_new_tokens, seed)
     suite = _suite(context)
-    stages = [name for name in TRAINED_STAGES if read_manifest(context.directory(name))]
+    stages = context.trained_stages()
     scores = []
     with staged(context.directory("evaluate")) as partial:
         for place, stage in enumerate(stages):

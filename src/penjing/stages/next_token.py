@@ -15,13 +15,11 @@ from penjing.evaluate.bits_per_byte import text_loss
 from penjing.model.transformer import Transformer
 from penjing.runtime import Runtime
 from penjing.seeds import seed_for
-from penjing.stages.context import StageContext, tokenizer_bundle, training_summary
-from penjing.stages.probes import sample_probe
+from penjing.stages.context import StageContext
+from penjing.stages.training import training_job, training_summary
 from penjing.text.tokenizer import Tokenizer
-from penjing.train.fit import FitJob, Probe, ProbeResult, fit
+from penjing.train.fit import Probe, ProbeResult, fit
 from penjing.train.objectives import next_token
-from penjing.train.optimizer import build_optimizer
-from penjing.train.schedule import factor
 
 
 def train_on_mixture(
@@ -40,24 +38,15 @@ def train_on_mixture(
     tokenizer = context.tokenizer()
     stream = open_stream(context, stage, section, tokenizer, runtime)
     rows_per_step = section.tokens_per_step // context.config.model.max_position_embeddings
-    job = FitJob(
-        directory=context.directory(stage),
-        stage=stage,
-        seed=context.config.seed,
-        runtime=runtime,
-        model=model,
-        optimizer=build_optimizer(model, section.optimizer),
+    job = training_job(
+        context,
+        stage,
+        section,
+        model,
         objective=next_token,
         open_batches=lambda step: stream.step_batches(step * rows_per_step),
-        schedule=lambda step: factor(step, section.steps, section.schedule),
-        steps=section.steps,
         rows_per_step=rows_per_step,
-        microbatch_rows=section.microbatch_rows,
-        max_grad_norm=section.optimizer.max_grad_norm,
-        cadence=section.cadence,
         probes=tuple(_probes(context, stage, section, tokenizer, runtime, model)),
-        tokenizer=tokenizer_bundle(tokenizer),
-        show=context.show,
     )
     result, planned = fit(job), section.steps * section.tokens_per_step
     return training_summary(result, start, model, planned) | {
@@ -125,16 +114,6 @@ def _probes(
                 section.cadence.evaluate_every_steps,
                 bits_probe(name, model, tokenizer, batch.to(runtime.device)),
             )
-    yield sample_probe(
-        stage,
-        section.sample_prompts,
-        section.sample_tokens,
-        section.cadence.sample_every_steps,
-        model,
-        tokenizer,
-        as_chat=stage != "pretrain",
-        seed=context.config.seed,
-    )
 
 
 def bits_probe(

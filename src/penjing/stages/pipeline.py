@@ -4,10 +4,9 @@ A finished stage whose identity changed is stale, with all after it: nothing is 
 deleted unless the caller says so.
 """
 
-import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from penjing.artifacts.stage import (
 from penjing.config.loading import dump_run, identity
 from penjing.config.schema import RunConfig
 from penjing.errors import ArtifactError, ConfigError, PenjingError, StoppedEarly
-from penjing.runtime import cpu_seconds, peak_memory_bytes, started_ranks
+from penjing.runtime import Machine, cpu_seconds, peak_memory_bytes, started_ranks
 from penjing.stages import (
     dpo,
     evaluate,
@@ -176,7 +175,7 @@ def _run_stage(
     machine = run_dir / "machine.json"
     manifest = replace(
         draft,
-        machine=json.loads(machine.read_text()) if machine.exists() else {},
+        machine=asdict(read_record(machine, Machine)) if machine.exists() else {},
         finished=utc_now(),
         seconds=seconds,
         cpu_seconds=cpu,

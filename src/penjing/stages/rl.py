@@ -23,18 +23,16 @@ from penjing.generate.tools import calculator_turn
 from penjing.model.transformer import Transformer
 from penjing.runtime import Runtime
 from penjing.seeds import seed_for
-from penjing.stages.context import StageContext, tokenizer_bundle, training_summary
+from penjing.stages.context import StageContext
 from penjing.stages.next_token import open_stream
-from penjing.stages.probes import sample_probe
 from penjing.stages.problems import problems
+from penjing.stages.training import training_job, training_summary
 from penjing.tasks.contract import Problem
 from penjing.tasks.suite import TASKS, Task
 from penjing.text.template import render_prompt
 from penjing.text.tokenizer import Tokenizer
-from penjing.train.fit import FitJob, Probe, ProbeResult, fit
+from penjing.train.fit import Probe, ProbeResult, fit
 from penjing.train.objectives import PolicyGradient, balance_retention
-from penjing.train.optimizer import build_optimizer
-from penjing.train.schedule import factor
 
 TRAINING_PROBLEMS = 1024
 """Problems drawn once; each epoch visits them in another order."""
@@ -140,28 +138,22 @@ def run(context: StageContext) -> dict[str, Any]:
         opened.append(stream)
         return stream.batches(step)
 
-    job = FitJob(
-        directory=context.directory("rl"),
-        stage="rl",
-        seed=config.seed,
-        runtime=runtime,
-        model=model,
-        optimizer=build_optimizer(model, section.optimizer),
+    job = training_job(
+        context,
+        "rl",
+        section,
+        model,
         objective=PolicyGradient(
             section.kl_beta,
             context.load_model(start) if section.kl_beta else None,
             section.retention_weight,
         ),
         open_batches=open_batches,
-        schedule=lambda step: factor(step, section.steps, section.schedule),
-        steps=section.steps,
         rows_per_step=section.prompts_per_step * section.num_generations,
-        microbatch_rows=section.microbatch_rows,
-        max_grad_norm=section.optimizer.max_grad_norm,
-        cadence=section.cadence,
-        probes=_probes(config.seed, section, task, model, tokenizer, opened),
-        tokenizer=tokenizer_bundle(tokenizer),
-        show=context.show,
+        probes=(
+            Probe("rollouts", 1, lambda _: ProbeResult(values=opened[-1].values)),
+            _accuracy_probe(config.seed, section, task, model, tokenizer),
+        ),
         logs=(log,),
     )
     result = fit(job)
@@ -176,31 +168,6 @@ def _find_task(name: str) -> Task:
     if name not in rewarded:
         raise ConfigError(f"rl.task is {name!r}; wanted one of {', '.join(rewarded)}")
     return rewarded[name]
-
-
-def _probes(
-    seed: int,
-    section: RlConfig,
-    task: Task,
-    model: Transformer,
-    tokenizer: Tokenizer,
-    opened: Sequence[RolloutStream],
-) -> tuple[Probe, ...]:
-    """What the rollouts of each step were like, held-out accuracy, and samples."""
-    return (
-        Probe("rollouts", 1, lambda _: ProbeResult(values=opened[-1].values)),
-        _accuracy_probe(seed, section, task, model, tokenizer),
-        sample_probe(
-            "rl",
-            section.sample_prompts,
-            section.sample_tokens,
-            section.cadence.sample_every_steps,
-            model,
-            tokenizer,
-            as_chat=True,
-            seed=seed,
-        ),
-    )
 
 
 def _accuracy_probe(
