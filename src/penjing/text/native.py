@@ -1,0 +1,7 @@
+"""The core of the tokenizer: the compiled one where it is installed, else its twin in Python."""
+
+from penjing.text.word_encoder import WordEncoder as Encoder
+
+COMPILED = False
+
+__all__ = ["COMPILED", "Encoder"]
