@@ -114,6 +114,8 @@ def _parser() -> argparse.ArgumentParser:
         verb.add_argument(
             "--redo", action="store_true", help="do it and all after it again; the old is kept"
         )
+        if stage == "tokenizer":
+            verb.add_argument("--part", choices=("eval",), help="do this part alone")
     for name, text in (("train", "Do every stage of a run."), ("demo", "Grow the demo model.")):
         verb = verbs.add_parser(name, parents=[runs], description=text)
         if name == "train":
@@ -171,6 +173,11 @@ def _train(options: argparse.Namespace, screen: Screen) -> Path:
         if stage and section_of(config, stage) is None:
             raise ConfigError(f"{label}: found no [{stage}], so this run has no such stage")
 
+    if getattr(options, "part", None) == "eval":
+        from penjing.stages.compression import evaluate_run
+
+        return evaluate_run(config, base, options.runs, screen.show)
+
     from penjing.stages.pipeline import train
 
     extend = only is None and options.extend
@@ -188,12 +195,20 @@ def _train(options: argparse.Namespace, screen: Screen) -> Path:
 
 def _check(options: argparse.Namespace, screen: Screen) -> None:
     config = load_run(options.run_file, options.set)
-    for line in _summary(config):
+    vocab_size = config.tokenizer.trained_vocab_size
+    if config.tokenizer.from_ is not None:
+        from penjing.stages.vocabulary import taken_vocabulary
+
+        tokenizer, remarks = taken_vocabulary(config.tokenizer, options.run_file.parent)
+        vocab_size = tokenizer.vocab_size
+        for remark in remarks:
+            screen.show(Progress("check", "message", text=f"tokenizer.from: {remark}"))
+    for line in _summary(config, vocab_size):
         screen.show(Progress("check", "message", text=line))
 
 
-def _summary(config: RunConfig) -> list[str]:
-    shape = config.model.shape(config.tokenizer.vocab_size)
+def _summary(config: RunConfig, vocab_size: int) -> list[str]:
+    shape = config.model.shape(vocab_size)
     stages = [stage for stage in STAGE_NAMES if section_of(config, stage) is not None]
     return [
         f"run {config.name}: no mistakes found",

@@ -8,7 +8,7 @@ import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, get_args, get_type_hints
 
-from penjing.config.schema import MixtureShare, RunConfig, SourceConfig
+from penjing.config.schema import MixtureShare, RunConfig, SourceConfig, key_of
 
 OTHER_NAMES = {
     "depth": "n_layer n_layers num_layers num_hidden_layers",
@@ -33,6 +33,7 @@ OTHER_NAMES = {
     "num_generations": "group_size num_samples",
     "kl_beta": "kl_coef kl_coeff",
     "mixture": "dataset data datasets",
+    "from": "vocab_file tokenizer_file tokenizer_path tokenizer_name",
     "pretrain": "train base_train",
     "name": "out_dir run_name",
 }
@@ -59,7 +60,7 @@ def right_name(key: str, path: tuple[str, ...], fields: Mapping[str, Any]) -> tu
 def _homes(section: Any, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     """The path of every key that a run file may have."""
     for key, hint in get_type_hints(section).items():
-        yield (*path, key)
+        yield (*path, key_of(key))
         for inner in (hint, *get_args(hint)):
             if dataclasses.is_dataclass(inner) and inner is not MixtureShare:
                 yield from _homes(

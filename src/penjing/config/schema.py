@@ -24,6 +24,11 @@ Problems = list[tuple[str, str]]
 """Cross-field mistakes found by a section: (field name, what is wrong and what to do)."""
 
 
+def key_of(field_name: str) -> str:
+    """The name in TOML: a field that would be a word of Python's has an underscore after it."""
+    return field_name.removesuffix("_")
+
+
 def setting(
     default: Any,
     help: str,
@@ -163,14 +168,32 @@ class SourceConfig:
 
 @dataclass(frozen=True)
 class TokenizerConfig:
-    """`[tokenizer]`: byte-level BPE, trained on every source of the run."""
+    """`[tokenizer]`: byte-level BPE, trained on every source of the run or taken from a file."""
 
-    vocab_size: int = setting(
-        8192, "ids in all: 256 bytes, merges and 16 special tokens", at_least=272, at_most=2**20
+    from_: str | None = setting(
+        None,
+        "a vocabulary to take instead of training one: tokenizer.json, .tiktoken, or the folder of "
+        "vocab.json and merges.txt; relative to the run file",
+    )
+    vocab_size: int | None = setting(
+        None,
+        "ids in all: 256 bytes, merges and 16 special tokens; default 8192, or as many as the "
+        "vocabulary taken has",
+        at_least=272,
+        at_most=2**20,
+    )
+    pattern: str | None = setting(
+        None,
+        "how text is cut into words: qwen2 (default), llama3, cl100k, nanochat, gpt2, o200k, or a "
+        "regular expression (slow)",
     )
     max_characters: int = setting(
         50_000_000, "text read for training, shared evenly among the sources", at_least=1
     )
+
+    @property
+    def trained_vocab_size(self) -> int:
+        return self.vocab_size or 8192
 
 
 @dataclass(frozen=True)
