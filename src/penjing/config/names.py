@@ -33,6 +33,8 @@ OTHER_NAMES = {
     "num_generations": "group_size num_samples",
     "kl_beta": "kl_coef kl_coeff",
     "mixture": "dataset data datasets",
+    "max_chars": "max_characters",
+    "vocab_size": "num_tokens vocabulary_size n_vocab",
     "pretrain": "train base_train",
     "name": "out_dir run_name",
 }

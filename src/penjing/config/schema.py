@@ -168,8 +168,41 @@ class TokenizerConfig:
     vocab_size: int = setting(
         8192, "ids in all: 256 bytes, merges and 16 special tokens", at_least=272, at_most=2**20
     )
-    max_characters: int = setting(
-        50_000_000, "text read for training, shared evenly among the sources", at_least=1
+    pattern: str = setting(
+        "qwen2",
+        "how text is cut into words: qwen2, llama3, cl100k, nanochat, gpt2, o200k, or a regular "
+        "expression (slow)",
+    )
+    exact: bool = setting(False, "train on every word, whatever memory that takes")
+    train_memory_bytes: int = setting(
+        256_000_000, "memory of training: rare words are sampled to fit", at_least=2**20
+    )
+    languages: bool = setting(
+        False, "besides the one for all, a tokenizer for each language of the sources"
+    )
+    max_chars: int | None = setting(
+        None, "characters read, shared evenly among the sources; default: all", at_least=1
+    )
+    max_docs: int | None = setting(
+        None, "texts read, shared evenly among the sources; default: all", at_least=1
+    )
+    doc_cap_chars: int | None = setting(
+        None, "characters read of each text; default: all", at_least=1
+    )
+    memory_bytes: int = setting(
+        256_000_000,
+        "memory of counting, over all workers; full, it goes to disk",
+        at_least=2**20,
+        conduct=True,
+    )
+    chunk_files: int | None = setting(
+        None, "files of a chunk; default: as hold 256 MB of text", at_least=1, conduct=True
+    )
+    workers: int | None = setting(
+        None, "processes that count; default: one a core", at_least=1, conduct=True
+    )
+    partition_bits: int = setting(
+        8, "counts lie in 2 ** this parts, merged one by one", at_least=0, at_most=16, conduct=True
     )
 
 
@@ -182,6 +215,12 @@ class ShardsConfig:
     )
     max_bad_row_fraction: float = setting(
         0.001, "stop when more than this share of rows cannot be read", at_least=0, at_most=1
+    )
+    chunk_files: int | None = setting(
+        None, "files of a chunk; default: as hold 256 MB of text", at_least=1, conduct=True
+    )
+    workers: int | None = setting(
+        None, "processes that encode; default: one a core", at_least=1, conduct=True
     )
 
 

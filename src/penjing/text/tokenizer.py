@@ -108,8 +108,16 @@ class Tokenizer:
             ids += self._encode_word(word) if known is None else known
         return ids
 
-    def encode_batch(self, texts: Iterable[str]) -> list[list[int]]:
-        return [self.encode(text) for text in texts]
+    def encode_batch(
+        self, data: NDArray[np.uint8], ends: NDArray[np.int64], threads: int = 1
+    ) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+        """The ids of documents in UTF-8, and where each ends in them."""
+        raw, start, found = data.tobytes(), 0, []
+        for end in ends.tolist():
+            found.append(self.encode(raw[start:end].decode(errors="replace")))
+            start = end
+        lengths = np.array([len(ids) for ids in found], dtype=np.int64)
+        return np.array([i for ids in found for i in ids], dtype=np.uint32), lengths.cumsum()
 
     def _encode_word(self, word: str) -> tuple[int, ...]:
         ids = tuple(merge_word(utf8(word), self._ranks))

@@ -1,0 +1,30 @@
+"""The core of the tokenizer: the compiled one where it is installed, else its twin in Python."""
+
+from penjing.text.native_twin import (
+    Encoder,
+    WordCounter,
+    count_histogram,
+    json_lines,
+    merge_words,
+    sample_words,
+    split_ends,
+    train_merges,
+    unicode_version,
+    word_hash,
+)
+
+COMPILED = False
+
+__all__ = [
+    "COMPILED",
+    "Encoder",
+    "WordCounter",
+    "count_histogram",
+    "json_lines",
+    "merge_words",
+    "sample_words",
+    "split_ends",
+    "train_merges",
+    "unicode_version",
+    "word_hash",
+]
