@@ -20,7 +20,8 @@ from penjing.text.template import (
     render_tool_response,
     training_texts,
 )
-from penjing.text.tokenizer import SPECIAL_TOKENS, tokenizer_files, train_tokenizer
+from penjing.text.tokenizer import tokenizer_files, train_tokenizer
+from penjing.text.vocabulary import SPECIAL_TOKENS
 
 TOKENIZER = train_tokenizer(["user\nassistant\nsystem\nWhat is it? It is 6.\n" * 4], 272 + 40)
 FIRST_SPECIAL = TOKENIZER.end_of_text

@@ -1,7 +1,9 @@
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tokenizers
 from hypothesis import given, settings
@@ -9,13 +11,13 @@ from hypothesis import strategies as st
 
 from penjing.errors import ArtifactError
 from penjing.text.tokenizer import (
-    SPECIAL_TOKENS,
     StreamDecoder,
     Tokenizer,
     load_tokenizer,
     tokenizer_files,
     train_tokenizer,
 )
+from penjing.text.vocabulary import SPECIAL_TOKENS, grown_vocabulary
 
 TEXTS = [
     "The cat sat on the mat. The cat's hat isn't there; they'll look, we've looked.\n\n" * 3,
@@ -23,7 +25,8 @@ TEXTS = [
     "你好,世界!你好,朋友。 Ünïcödé ¿qué? 🙂🙂\t\ttabs  and   spaces\r\n" * 3,
 ]
 TOKENIZER = train_tokenizer(TEXTS, 272 + 120)
-HUGGING_FACE = tokenizers.Tokenizer.from_str(tokenizer_files(TOKENIZER)["tokenizer.json"].decode())
+FILES = tokenizer_files(TOKENIZER)
+HUGGING_FACE = tokenizers.Tokenizer.from_str(FILES["tokenizer.json"].decode())
 # Python 3.11 knows Unicode 14; Oniguruma may not know letters that are newer.
 KNOWN = st.characters(exclude_categories=["Cs", "Cn"])
 TRICKY = st.sampled_from(
@@ -68,7 +71,7 @@ def test_a_special_spelling_is_ordinary_text_to_us_and_special_to_hugging_face(
 def test_special_tokens_follow_the_merges_in_order() -> None:
     content = json.loads(tokenizer_files(TOKENIZER)["tokenizer.json"])
     added = content["added_tokens"]
-    first = 256 + len(TOKENIZER.merges)
+    first = 256 + len(TOKENIZER.vocabulary.merges)
     assert [token["content"] for token in added] == list(SPECIAL_TOKENS)
     assert [token["id"] for token in added] == list(range(first, first + 16))
     assert [token["content"] for token in added if not token["special"]] == [
@@ -126,14 +129,31 @@ def test_streamed_pieces_are_the_decoded_text(ids: list[int]) -> None:
 
 
 def test_streaming_never_shows_half_a_character() -> None:
-    bare, decoder = Tokenizer(()), StreamDecoder(Tokenizer(()))
+    bare = Tokenizer(grown_vocabulary([]))
+    decoder = StreamDecoder(bare)
     pieces = [decoder.push(token) for token in bare.encode("你好🙂")]
     assert [piece for piece in pieces if piece] == ["你", "好", "🙂"]
 
 
-def test_a_full_cache_changes_no_ids(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("penjing.text.tokenizer._CACHE_WORDS", 3)
-    fresh = Tokenizer(TOKENIZER.merges)
-    assert [fresh.encode(text) for text in TEXTS * 2] == [
-        TOKENIZER.encode(text) for text in TEXTS * 2
-    ]
+def test_a_batch_has_the_ids_of_its_documents() -> None:
+    documents = [text.encode() for text in [*TEXTS, "", "a"]]
+    data = np.frombuffer(b"".join(documents), dtype=np.uint8)
+    ids, ends = TOKENIZER.encode_batch(data, np.cumsum([len(raw) for raw in documents]))
+    parts = [part.tolist() for part in np.split(ids, ends[:-1])]
+    assert parts == [TOKENIZER.encode(raw.decode()) for raw in documents]
+    assert ids.dtype == np.uint32
+    assert TOKENIZER.encode_batch(data[:0], np.empty(0, np.int64))[0].tolist() == []
+
+
+def test_files_and_ids_are_those_of_the_first_release() -> None:
+    files = {name: hashlib.sha256(data).hexdigest() for name, data in FILES.items()}
+    ids = TOKENIZER.encode("".join(TEXTS) + "<|im_end|>")
+    assert files == {
+        "tokenizer.json": "952a35d6f8a86c5f290f26685245f92e51129c0c6cf56002242579c98c27c8a5",
+        "tokenizer_config.json": "25c63133bf3a9a03196bd78fc11e0cb2b3fde4c0dd26e16230ca966b61d4c928",
+        "chat_template.jinja": "79a1ed60cd99892aa0be9d83927123b07af9ea38d993b16e6da68c03ca3cbdad",
+    }
+    assert files["tokenizer.json"] == TOKENIZER.digest
+    assert len(ids) == 214
+    sha256 = hashlib.sha256(json.dumps(ids).encode()).hexdigest()
+    assert sha256 == "31487caee2c27bb55f2e3984980fba277fc9e407d6dca70fbf34aefa0badc629"

@@ -136,7 +136,9 @@ class Answer:
                 hidden, self._forced = self._forced, 0
             elif token == tokenizer.tool_call:
                 in_call = True
-            elif token < tokenizer.end_of_text and not in_call and (text := decoder.push(token)):
+            elif in_call or token in tokenizer.special_ids:
+                continue
+            elif text := decoder.push(token):
                 yield Piece("text", text)
         if rest := decoder.flush():
             yield Piece("text", rest)

@@ -20,8 +20,8 @@ from penjing.data.texts import TextBatch
 from penjing.errors import ArtifactError
 from penjing.text import native
 from penjing.text.bpe import cut_word
+from penjing.text.patterns import PATTERNS
 
-NAMED_PATTERNS = ("qwen2", "llama3", "cl100k", "nanochat", "gpt2", "o200k")
 WORD_BYTES = 256
 """Longer words are cut for counting: they would make training quadratic."""
 
@@ -66,7 +66,7 @@ def count_texts(
         directory: where the runs go.
         advance: told the bytes and the documents counted so far.
     """
-    own = None if how.pattern in NAMED_PATTERNS else regex.compile(how.pattern)
+    own = None if how.pattern in PATTERNS else regex.compile(how.pattern)
     limit = int(how.memory_bytes * FLUSH_SHARE)
     total = Counted(0, 0, 0)
     runs = 0
@@ -111,7 +111,7 @@ def _drained(blobs: list[bytes]) -> Iterator[bytes]:
 
 
 def _new_counter(how: Counting) -> native.WordCounter:
-    pattern = how.pattern if how.pattern in NAMED_PATTERNS else NAMED_PATTERNS[0]
+    pattern = how.pattern if how.pattern in PATTERNS else "qwen2"
     return native.WordCounter(pattern, WORD_BYTES)
 
 

@@ -14,14 +14,16 @@ from penjing.artifacts.directories import discard, staged
 from penjing.artifacts.progress import Progress
 from penjing.data.chunks import Finished, Job, finished_job, sweep_unplanned
 from penjing.data.corpus import JobProgress, run_job
-from penjing.data.word_runs import NAMED_PATTERNS, Histogram, RunFile, histogram_of, run_name
+from penjing.data.word_runs import Histogram, RunFile, histogram_of, run_name
 from penjing.errors import ConfigError
 from penjing.sources.quarantine import Quarantine
 from penjing.stages.context import StageContext
 from penjing.stages.counting import QUARANTINE, count_job, reduce_job, require_disk
 from penjing.text import native
+from penjing.text.patterns import PATTERNS
 from penjing.text.sampling import choose_threshold
-from penjing.text.tokenizer import SPECIAL_TOKENS, Tokenizer, tokenizer_files
+from penjing.text.tokenizer import Tokenizer, tokenizer_files
+from penjing.text.vocabulary import SPECIAL_TOKENS, grown_vocabulary
 
 PARTS = ("count", "reduce", "train")
 
@@ -66,13 +68,13 @@ def _remedy(part: str) -> str:
 
 def _count_job(context: StageContext) -> Job:
     config = context.config.tokenizer
-    if config.pattern not in NAMED_PATTERNS:
+    if config.pattern not in PATTERNS:
         try:
             regex.compile(config.pattern)
         except regex.error as error:
             raise ConfigError(
                 f"tokenizer.pattern: found {config.pattern!r}; wanted one of "
-                f"{', '.join(NAMED_PATTERNS)}, or a regular expression ({error})"
+                f"{', '.join(PATTERNS)}, or a regular expression ({error})"
             ) from error
         _say(context, "the pattern is none of the named ones: cutting by `regex`, which is slow")
     if not native.COMPILED:
@@ -144,7 +146,7 @@ def _train(
     blobs = [native.sample_words(blob, threshold) for blob in _words(parts)]
     wanted = config.vocab_size - 256 - len(SPECIAL_TOKENS)
     pairs = native.train_merges(blobs, wanted, on_progress)
-    tokenizer = _tokenizer(pairs)
+    tokenizer = Tokenizer(grown_vocabulary(pairs.tolist(), config.pattern))
     mass = histogram.counts * histogram.words
     lengths = tokenizer.byte_lengths()[256 : tokenizer.end_of_text]
     return tokenizer, {
@@ -168,16 +170,6 @@ def _words(parts: Sequence[Finished]) -> Iterator[bytes]:
         run_file = RunFile(part.directory / run_name(0))
         for number in range(run_file.partitions):
             yield run_file.partition(number)
-
-
-def _tokenizer(pairs: Any) -> Tokenizer:
-    """The tokenizer of merges that are pairs of ids, in order."""
-    tokens = [bytes([byte]) for byte in range(256)]
-    merges = []
-    for left, right in pairs.tolist():
-        merges.append((tokens[left], tokens[right]))
-        tokens.append(tokens[left] + tokens[right])
-    return Tokenizer(tuple(merges))
 
 
 def _totals(counted: Sequence[Finished]) -> dict[str, int]:

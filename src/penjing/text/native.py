@@ -1,7 +1,6 @@
 """The core of the tokenizer: the compiled one where it is installed, else its twin in Python."""
 
 from penjing.text.native_twin import (
-    Encoder,
     WordCounter,
     count_histogram,
     json_lines,
@@ -12,6 +11,7 @@ from penjing.text.native_twin import (
     unicode_version,
     word_hash,
 )
+from penjing.text.word_encoder import WordEncoder as Encoder
 
 COMPILED = False
 

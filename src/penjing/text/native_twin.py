@@ -13,11 +13,11 @@ import numpy as np
 import regex
 from numpy.typing import NDArray
 
-from penjing.text.bpe import PATTERN, merge_word
 from penjing.text.bpe import train_merges as _train_merges
+from penjing.text.patterns import PATTERNS
 
 _MASK = 2**64 - 1
-_PATTERNS = {"qwen2": regex.compile(PATTERN)}
+_PATTERNS = {name: regex.compile(pattern) for name, pattern in PATTERNS.items()}
 
 
 def unicode_version() -> str:
@@ -55,6 +55,8 @@ def _pieces(text: str, pattern: str, cap: int) -> Iterator[bytes]:
 
 
 class WordCounter:
+    """Counts words."""
+
     def __init__(self, pattern: str, cap: int) -> None:
         self._pattern, self._cap = pattern, cap
         self._counts: Counter[bytes] = Counter()
@@ -167,32 +169,6 @@ def train_merges(
         pairs.append((ids[left], ids[right]))
         ids[left + right] = len(ids)
     return np.array(pairs, dtype=np.uint32).reshape(-1, 2)
-
-
-class Encoder:
-    def __init__(
-        self, token_bytes: Sequence[bytes], merges: NDArray[np.uint32], pattern: str, whole: bool
-    ) -> None:
-        self._pattern = pattern
-        self._ranks = {(a, b): c for a, b, c in merges.tolist()}
-
-    def encode(self, text: bytes) -> NDArray[np.uint32]:
-        ids: list[int] = []
-        for word in _pieces(text.decode(errors="replace"), self._pattern, 1 << 62):
-            ids += merge_word(word, self._ranks)
-        return np.array(ids, dtype=np.uint32)
-
-    def encode_batch(
-        self, data: Any, ends: NDArray[np.int64], threads: int
-    ) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
-        raw, start = bytes(data), 0
-        found = []
-        for end in ends.tolist():
-            found.append(self.encode(raw[start:end]))
-            start = end
-        lengths = np.array([len(ids) for ids in found], dtype=np.int64)
-        ids = np.concatenate(found) if found else np.empty(0, np.uint32)
-        return ids, lengths.cumsum()
 
 
 def json_lines(
