@@ -17,7 +17,7 @@ PACKAGE = ROOT / "src" / "penjing"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("config", "artifacts", "intervals", "seeds", "configs"),
+    ("config", "artifacts", "intervals", "seeds", "configs", "process"),
     ("text", "sources", "runtime", "sandbox"),
     ("data", "model", "tasks", "synthetic"),
     ("train", "generate"),
@@ -41,6 +41,7 @@ TORCH_FREE = {
     "artifacts",
     "intervals",
     "seeds",
+    "process",
     "text",
     "sources",
 } | {"sandbox", "tasks", "synthetic", "report", "cli", "data"}
@@ -167,11 +168,11 @@ def each_concern_has_one_home(module: Module) -> Iterator[str]:
         if accelerator and module.room != "runtime":
             yield f"{line} {name} outside runtime"
         environment = starts(name, "os.environ", "os.getenv", "os.putenv")
-        if environment and module.room not in ("runtime", "cli"):
-            yield f"{line} {name} outside runtime and cli"
+        if environment and module.room not in ("runtime", "process", "cli"):
+            yield f"{line} {name} outside runtime, process and cli"
         if name.split(".")[-1] == "RunConfig" and module.room not in ("config", "stages", "cli"):
             yield f"{line} RunConfig outside config, stages and cli"
-        if starts(name, "ray"):
+        if starts(name, "ray") and module.name != "data.corpus":
             yield f"{line} ray"
     for name, call in module.calls():
         stepping = name.endswith((".backward", "optimizer.step"))

@@ -21,6 +21,7 @@ from penjing import errors
 from penjing.artifacts import records
 from penjing.cli.main import VERBS
 from penjing.config.schema import MixtureShare, RunConfig, SourceConfig, key_of
+from penjing.data.chunks import ChunkRecord
 from penjing.data.shards import ShardInfo
 from penjing.sources.quarantine import BadRow
 
@@ -209,7 +210,7 @@ def test_the_artifacts_page_names_every_field_of_every_record() -> None:
     from penjing.train.checkpoint import TrainingState
 
     text = TEXTS["docs/artifacts.md"]
-    documented: list[Any] = [ShardInfo, BadRow, Machine, Pair, TrainingState]
+    documented: list[Any] = [ShardInfo, ChunkRecord, BadRow, Machine, Pair, TrainingState]
     for value in vars(records).values():
         if isinstance(value, type) and dataclasses.is_dataclass(value):
             documented.append(value)

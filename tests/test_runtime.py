@@ -8,14 +8,13 @@ import torch
 
 from penjing import runtime
 from penjing.errors import ConfigError
+from penjing.process import cpu_seconds, peak_memory_bytes
 from penjing.runtime import (
     DEVICES,
     Machine,
-    cpu_seconds,
     make_generator,
     open_runtime,
     out_of_memory,
-    peak_memory_bytes,
     probe_dtype,
 )
 

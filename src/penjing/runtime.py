@@ -8,8 +8,6 @@ import atexit
 import json
 import os
 import platform
-import resource
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,6 +19,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from penjing.errors import ConfigError, PenjingError
+from penjing.process import peak_memory_bytes, started_ranks
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -217,11 +216,6 @@ def _cores_of_a_rank() -> int:
     return max(1, cores // local_ranks)
 
 
-def started_ranks() -> int:
-    """How many processes torchrun started together with this one; 1 without it."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
 def _join_ranks(name: str, collectives: str) -> tuple[torch.device, int, int]:
     """Device, rank and number of ranks; torchrun says them in the environment."""
     rank, world_size = int(os.environ.get("RANK", "0")), started_ranks()
@@ -277,14 +271,3 @@ def out_of_memory(error: BaseException) -> bool:
 def make_generator(seed: int) -> torch.Generator:
     """A CPU generator of its own, so that draws do not depend on who drew before."""
     return torch.Generator().manual_seed(seed)
-
-
-def cpu_seconds() -> float:
-    """CPU time of this process and its finished children so far, in seconds."""
-    return sum(os.times()[:4])
-
-
-def peak_memory_bytes() -> int:
-    """The most memory that this process has held; macOS counts in bytes, Linux in KiB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak

@@ -14,7 +14,8 @@ from penjing.config.loading import load_run
 from penjing.config.schema import RunConfig
 from penjing.errors import ArtifactError, ConfigError
 from penjing.stages.context import TRAINED_STAGES, StageContext
-from penjing.stages.pipeline import STAGES, stage_identity, train
+from penjing.stages.pipeline import STAGES, train
+from penjing.stages.upkeep import stage_identity
 
 SMALL = Path(__file__).parents[1] / "small.toml"
 

@@ -1,6 +1,6 @@
 """A stage's manifest, a run's lock and its events.
 
-Deciding what to do about a stale stage is `stages.pipeline`'s duty.
+Deciding what to do about a stale stage is `stages.upkeep`'s duty.
 """
 
 import fcntl

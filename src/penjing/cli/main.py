@@ -15,6 +15,7 @@ from penjing.artifacts.progress import Progress
 from penjing.cli.screen import Screen, show_error
 from penjing.config.loading import load_run, parse_run, section_of
 from penjing.config.schema import STAGE_NAMES, RunConfig
+from penjing.data.corpus import Conduct, parse_task
 from penjing.errors import ConfigError, PenjingError
 
 HELP = """\
@@ -56,6 +57,7 @@ examples
 or run file, 75 stopped and resumable, 130 interrupted.
 """
 
+PARTS = ("count", "reduce", "train", "eval")
 VERBS = ("demo", "new", "check", "train", *STAGE_NAMES, "chat")
 
 
@@ -114,8 +116,8 @@ def _parser() -> argparse.ArgumentParser:
         verb.add_argument(
             "--redo", action="store_true", help="do it and all after it again; the old is kept"
         )
-        if stage == "tokenizer":
-            verb.add_argument("--part", choices=("eval",), help="do this part alone")
+        if stage in ("tokenizer", "shards"):
+            _add_corpus_options(verb, stage)
     for name, text in (("train", "Do every stage of a run."), ("demo", "Grow the demo model.")):
         verb = verbs.add_parser(name, parents=[runs], description=text)
         if name == "train":
@@ -131,6 +133,15 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--data", type=Path, nargs="+", required=True, metavar="PATH")
     _add_chat(verbs.add_parser("chat", description="Talk to a trained run."))
     return parser
+
+
+def _add_corpus_options(verb: argparse.ArgumentParser, stage: str) -> None:
+    """How a job over the corpus is run; what it makes is said by the run file alone."""
+    if stage == "tokenizer":
+        verb.add_argument("--part", choices=PARTS, help="do this part alone")
+    verb.add_argument("--task", metavar="I/N", help="do every N-th chunk, from the I-th on, alone")
+    verb.add_argument("--engine", choices=("local", "ray"), default="local", help="where (local)")
+    verb.add_argument("--no-resume", action="store_true", help="make finished chunks again, too")
 
 
 def _add_chat(verb: argparse.ArgumentParser) -> None:
@@ -173,10 +184,8 @@ def _train(options: argparse.Namespace, screen: Screen) -> Path:
         if stage and section_of(config, stage) is None:
             raise ConfigError(f"{label}: found no [{stage}], so this run has no such stage")
 
-    if getattr(options, "part", None) == "eval":
-        from penjing.stages.compression import evaluate_run
-
-        return evaluate_run(config, base, options.runs, screen.show)
+    if only in ("tokenizer", "shards"):
+        return _do_corpus_stage(options, config, base, screen)
 
     from penjing.stages.pipeline import train
 
@@ -191,6 +200,29 @@ def _train(options: argparse.Namespace, screen: Screen) -> Path:
         ):
             screen.show(Progress(options.verb, "message", text=text))
     return run_dir
+
+
+def _do_corpus_stage(
+    options: argparse.Namespace, config: RunConfig, base: Path, screen: Screen
+) -> Path:
+    stage, part = options.verb, getattr(options, "part", None)
+    if part == "eval":
+        from penjing.stages.compression import evaluate_run
+
+        return evaluate_run(config, base, options.runs, screen.show)
+    task = parse_task(options.task) if options.task else None
+    if task and stage == "tokenizer" and part not in ("count", "reduce"):
+        raise ConfigError("--task: found it without --part count or --part reduce")
+    conduct = Conduct(options.engine, task, resume=not options.no_resume)
+
+    from penjing.stages.corpus import do_part, do_stage
+
+    if part in ("count", "reduce") or task:
+        do_part(config, base, options.runs, stage, part, conduct, screen.show)
+        return Path(options.runs / config.name)
+    return do_stage(
+        config, base, options.runs, stage, part, conduct, screen.show, redo=options.redo
+    )
 
 
 def _check(options: argparse.Namespace, screen: Screen) -> None:

@@ -203,11 +203,13 @@ class _Course:
     def __init__(self) -> None:
         self.values: dict[str, float] = {}
         self._first: tuple[float, int] | None = None
+        self._work = ("", 0)
 
     def note(self, progress: Progress) -> None:
         self.values |= dict(progress.values)
-        if self._first is None:
-            self._first = time.monotonic(), progress.done
+        work = (progress.text, progress.total)
+        if self._first is None or work != self._work:  # a stage may have several works
+            self._first, self._work = (time.monotonic(), progress.done), work
 
     def end(self, progress: Progress) -> Mapping[str, float]:
         """The last numbers of the stage that ends; the next one begins afresh."""

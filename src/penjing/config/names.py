@@ -34,6 +34,8 @@ OTHER_NAMES = {
     "kl_beta": "kl_coef kl_coeff",
     "mixture": "dataset data datasets",
     "from": "vocab_file tokenizer_file tokenizer_path tokenizer_name",
+    "max_chars": "max_characters",
+    "vocab_size": "num_tokens vocabulary_size n_vocab",
     "pretrain": "train base_train",
     "name": "out_dir run_name",
 }

@@ -172,13 +172,11 @@ class TokenizerConfig:
 
     from_: str | None = setting(
         None,
-        "a vocabulary to take instead of training one: tokenizer.json, .tiktoken, or the folder of "
-        "vocab.json and merges.txt; relative to the run file",
+        "take this vocabulary (tokenizer.json, .tiktoken, vocab.json) instead of training one",
     )
     vocab_size: int | None = setting(
         None,
-        "ids in all: 256 bytes, merges and 16 special tokens; default 8192, or as many as the "
-        "vocabulary taken has",
+        "ids in all: 256 bytes, merges, 16 special tokens; default 8192, or those of `from`",
         at_least=272,
         at_most=2**20,
     )
@@ -187,13 +185,45 @@ class TokenizerConfig:
         "how text is cut into words: qwen2 (default), llama3, cl100k, nanochat, gpt2, o200k, or a "
         "regular expression (slow)",
     )
-    max_characters: int = setting(
-        50_000_000, "text read for training, shared evenly among the sources", at_least=1
+    exact: bool = setting(False, "train on every word, whatever memory that takes")
+    train_memory_bytes: int = setting(
+        256_000_000, "memory of training: rare words are sampled to fit", at_least=2**20
+    )
+    languages: bool = setting(
+        False, "besides the one for all, a tokenizer for each language of the sources"
+    )
+    max_chars: int | None = setting(
+        None, "characters read, shared evenly among the sources; default: all", at_least=1
+    )
+    max_docs: int | None = setting(
+        None, "texts read, shared evenly among the sources; default: all", at_least=1
+    )
+    doc_cap_chars: int | None = setting(
+        None, "characters read of each text; default: all", at_least=1
+    )
+    memory_bytes: int = setting(
+        256_000_000,
+        "memory of counting, over all workers; full, it goes to disk",
+        at_least=2**20,
+        conduct=True,
+    )
+    chunk_files: int | None = setting(
+        None, "files of a chunk; default: as hold 256 MB of text", at_least=1, conduct=True
+    )
+    workers: int | None = setting(
+        None, "processes that count; default: one a core", at_least=1, conduct=True
+    )
+    partition_bits: int = setting(
+        8, "counts lie in 2 ** this parts, merged one by one", at_least=0, at_most=16, conduct=True
     )
 
     @property
     def trained_vocab_size(self) -> int:
         return self.vocab_size or 8192
+
+    @property
+    def trained_pattern(self) -> str:
+        return self.pattern or "qwen2"
 
 
 @dataclass(frozen=True)
@@ -205,6 +235,12 @@ class ShardsConfig:
     )
     max_bad_row_fraction: float = setting(
         0.001, "stop when more than this share of rows cannot be read", at_least=0, at_most=1
+    )
+    chunk_files: int | None = setting(
+        None, "files of a chunk; default: as hold 256 MB of text", at_least=1, conduct=True
+    )
+    workers: int | None = setting(
+        None, "processes that encode; default: one a core", at_least=1, conduct=True
     )
 
 

@@ -20,6 +20,7 @@ from penjing.errors import ArtifactError, DataError
 
 ShardKind = Literal["documents", "conversations"]
 BLOCK_BYTES = 2**20
+_APPEND_TOKENS = 2**20
 _REMAKE = "make the shards stage again"
 
 
@@ -69,25 +70,68 @@ class ShardWriter:
         Raises:
             DataError: no ids, an id outside the vocabulary, or weights that do not fit.
         """
-        place = f"{self._path.stem}: document {self._documents}"
-        values = np.asarray(ids, dtype=np.int64)
-        if len(values) == 0:
-            raise DataError(f"{place} has no tokens: leave it out")
-        if values.min() < 0 or values.max() >= self._vocab_size:
+        trained = None if weights is None else np.asarray(weights, dtype=np.bool_)
+        self.add_many(np.asarray(ids, dtype=np.int64), np.array([len(ids)]), trained, num_bytes)
+
+    def add_many(
+        self,
+        ids: npt.NDArray[np.integer[Any]],
+        lengths: npt.NDArray[np.int64],
+        weights: npt.NDArray[np.bool_] | None,
+        num_bytes: int,
+    ) -> None:
+        """Append documents, one after another in `ids`, (tokens,), as `add` does each.
+
+        Args:
+            ids: of all of them.
+            lengths: ids of each, (documents,).
+            weights: (tokens,); None for documents.
+            num_bytes: UTF-8 bytes of all texts.
+
+        Raises:
+            DataError: as `add`; names the first document concerned.
+        """
+        ends = np.cumsum(lengths, dtype=np.int64)
+        if len(lengths) and lengths.min() == 0:
+            raise DataError(f"{self._place(int(lengths.argmin()))} has no tokens: leave it out")
+        wrong = (ids < 0) | (ids >= self._vocab_size)
+        if wrong.any():
+            which = int(np.searchsorted(ends, int(wrong.argmax()), side="right"))
+            own = ids[int(ends[which] - lengths[which]) : int(ends[which])]
             raise DataError(
-                f"{place} holds ids {values.min()} to {values.max()}: wanted 0 to "
+                f"{self._place(which)} holds ids {own.min()} to {own.max()}: wanted 0 to "
                 f"{self._vocab_size - 1}"
             )
         trained = None if weights is None else len(weights)
-        if trained != (len(values) if "mask" in self._files else None):
-            raise DataError(f"{place} has {len(values)} ids and {trained} weights")
-        self._documents += 1
-        self._tokens += len(values)
-        self._bytes += int(num_bytes)
-        self._files["bin"].write(values.astype(self._dtype).tobytes())
-        self._files["idx"].write(self._tokens.to_bytes(8, "little"))
+        if trained != (len(ids) if "mask" in self._files else None):
+            raise DataError(f"{self._place(0)} has {len(ids)} ids and {trained} weights")
+        self._files["bin"].write(ids.astype(self._dtype).tobytes())
+        self._files["idx"].write((ends + self._tokens).astype("<u8").tobytes())
         if weights is not None:
-            self._files["mask"].write(np.asarray(weights, dtype=np.bool_).tobytes())
+            self._files["mask"].write(weights.tobytes())
+        self._documents += len(lengths)
+        self._tokens += len(ids)
+        self._bytes += int(num_bytes)
+
+    def append(self, shard: "Shard") -> None:
+        """Append every document of another shard, in its order.
+
+        Raises:
+            ArtifactError: it is not as it was written.
+        """
+        lengths = shard.lengths()
+        ends = np.cumsum(lengths)
+        first = 0
+        while first < len(lengths):
+            begin = int(ends[first] - lengths[first])
+            stop = max(first + 1, int(np.searchsorted(ends, begin + _APPEND_TOKENS, side="right")))
+            ids, mask = shard.span(begin, int(ends[stop - 1]))
+            self.add_many(ids, lengths[first:stop], mask, 0)
+            first = stop
+        self._bytes += shard.bytes
+
+    def _place(self, index: int) -> str:
+        return f"{self._path.stem}: document {self._documents + index}"
 
     def close(self) -> ShardInfo:
         blocks = {suffix: file.close() for suffix, file in self._files.items()}
@@ -114,6 +158,17 @@ class Shard:
         """Ids of each document, (documents,) int64."""
         ends = self._ends.read(0, self.documents).astype(np.int64)
         return np.diff(ends, prepend=np.int64(0))
+
+    def span(
+        self, start: int, stop: int
+    ) -> tuple[npt.NDArray[np.integer[Any]], npt.NDArray[np.bool_] | None]:
+        """The ids at [start, stop) of the shard as they are stored, and which are trained.
+
+        Raises:
+            ArtifactError: a touched block is not as it was written.
+        """
+        mask = None if self._mask is None else self._mask.read(start, stop).view(np.bool_)
+        return self._ids.read(start, stop), mask
 
     def read(
         self, document: int, start: int, stop: int

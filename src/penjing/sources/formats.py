@@ -8,6 +8,7 @@ import gzip
 import json
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ MAX_ROW_BYTES = 64 << 20
 """Longest line of JSON, and longest document of a text file that is not cut at a blank line."""
 
 _SPLIT_DOCUMENT_BYTES = 1 << 20
-_CHUNK_BYTES = 1 << 16
+_CHUNK_BYTES = 1 << 20
 # A zstd block of 4 bytes may hold 128 KiB: small input chunks bound the output of each.
 _ZSTD_CHUNK_BYTES = 1 << 11
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -51,22 +52,70 @@ def read_file(
     reader = next((READERS[suffix] for suffix in READERS if path.name.endswith(suffix)), None)
     if reader is None:
         raise DataError(f"{file}: unknown format; supported are {' '.join(READERS)}")
-    before, line = quarantine.rows, 0
-    try:
+    line = 0
+    with _telling(file, quarantine, lambda: line):
         for row in reader(path, file, text_field, quarantine):
             line = row.line
             yield row
+
+
+@contextmanager
+def _telling(file: str, quarantine: Quarantine, line: Callable[[], int]) -> Iterator[None]:
+    """Says where a file is damaged, and notes one that is empty."""
+    before = quarantine.rows
+    try:
+        yield
     except (gzip.BadGzipFile, EOFError, zlib.error, zstandard.ZstdError, pa.ArrowException) as bad:
         raise DataError(
-            f"{file}: damaged or cut short after row {line}: {str(bad).splitlines()[0]}. "
+            f"{file}: damaged or cut short after row {line()}: {str(bad).splitlines()[0]}. "
             "Fetch the file again, or take it out of the source's paths"
         ) from bad
     except OSError as bad:
         why = bad.strerror or str(bad).splitlines()[0]
-        raise DataError(f"{file}: cannot be read after row {line}: {why}") from bad
+        raise DataError(f"{file}: cannot be read after row {line()}: {why}") from bad
     if quarantine.rows == before:
         quarantine.seen()
         quarantine.add_raw(file, 1, "the file is empty")
+
+
+def json_blocks(
+    path: Path, file: str, quarantine: Quarantine
+) -> Iterator[tuple[int, bytes | None]]:
+    """A file of JSON lines as blocks of whole lines, with the number of each block's first line.
+
+    None stands for one line over `MAX_ROW_BYTES`. Rows are counted by the caller, not here.
+
+    Raises:
+        DataError: as `read_file`.
+    """
+    unpacked = next(_UNPACKED[suffix] for suffix in _UNPACKED if path.name.endswith(suffix))
+    line = 0
+    with _telling(file, quarantine, lambda: line):
+        for number, block in _blocks(unpacked(path)):
+            yield number, block
+            line = number + (block or b"").count(b"\n")
+
+
+def has_json_lines(path: Path) -> bool:
+    return path.name.endswith(tuple(_UNPACKED))
+
+
+def _blocks(chunks: Iterator[bytes]) -> Iterator[tuple[int, bytes | None]]:
+    number, parts, size = 1, list[bytes](), 0
+    for chunk in chunks:
+        first, last = chunk.find(b"\n") + 1, chunk.rfind(b"\n") + 1
+        begin = 0
+        if first and size + first - 1 > MAX_ROW_BYTES:
+            yield number, None
+            number, parts, size, begin = number + 1, [], 0, first
+        if last > begin:
+            block = b"".join([*parts, chunk[begin:last]])
+            yield number, block
+            number, parts, size = number + block.count(b"\n"), [], 0
+        size += len(chunk) - max(last, begin)
+        parts = [*parts, chunk[max(last, begin) :]] if size <= MAX_ROW_BYTES else []
+    if size:
+        yield number, b"".join(parts) if size <= MAX_ROW_BYTES else None
 
 
 def _plain(path: Path) -> Iterator[bytes]:
@@ -150,10 +199,10 @@ def _json_lines(
         path: Path, file: str, _text_field: str | None, quarantine: Quarantine
     ) -> Iterator[Row]:
         for number, line in _lines(unpacked(path)):
-            if line is not None and not line.strip(b" \t\r\n" + _BYTE_ORDER_MARK):
+            if line is not None and is_blank(line):
                 continue
             quarantine.seen()
-            value, reason = _json_object(line, first=number == 1)
+            value, reason = json_object(line, first=number == 1)
             if reason:
                 quarantine.add_raw(file, number, reason, (line or b"")[:200])
             else:
@@ -162,8 +211,13 @@ def _json_lines(
     return read
 
 
-def _json_object(line: bytes | None, *, first: bool) -> tuple[dict[str, Any], str]:
-    """The object of a line, or why there is none."""
+def is_blank(line: bytes) -> bool:
+    """Whether a line of JSON lines is no row at all."""
+    return not line.strip(b" \t\r\n" + _BYTE_ORDER_MARK)
+
+
+def json_object(line: bytes | None, *, first: bool) -> tuple[dict[str, Any], str]:
+    """The object of a line, or why there is none; `first`: it may begin with a byte-order mark."""
     if line is None:
         return {}, "a line over 64 MiB"
     try:
@@ -177,34 +231,65 @@ def _json_object(line: bytes | None, *, first: bool) -> tuple[dict[str, Any], st
     return value, ""
 
 
+def parquet_batches(
+    path: Path, file: str, text_field: str | None, quarantine: Quarantine
+) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """A parquet file in batches, with the number of each batch's first row.
+
+    Rows are counted by the caller, not here.
+
+    Raises:
+        DataError: as `read_file`.
+    """
+    number = 1
+    with _telling(file, quarantine, lambda: number - 1):
+        for batch in _batches(path, text_field):
+            yield number, batch
+            number += batch.num_rows
+
+
+def _batches(path: Path, text_field: str | None) -> Iterator[pa.RecordBatch]:
+    if path.stat().st_size:
+        with pq.ParquetFile(path) as table:
+            wanted = [name for name in table.schema_arrow.names if name == text_field]
+            yield from table.iter_batches(batch_size=256, columns=wanted or None)
+
+
 def _parquet(
     path: Path, file: str, text_field: str | None, quarantine: Quarantine
 ) -> Iterator[Row]:
-    if path.stat().st_size == 0:
-        return
-    number = 0
-    with pq.ParquetFile(path) as table:
-        wanted = [name for name in table.schema_arrow.names if name == text_field]
-        for batch in table.iter_batches(batch_size=256, columns=wanted or None):
-            names = batch.schema.names
-            for index in range(batch.num_rows):
-                number += 1
-                quarantine.seen()
-                try:
-                    values = [column[index].as_py() for column in batch.columns]
-                except (ValueError, OverflowError) as bad:  # invalid UTF-8, dates out of range
-                    quarantine.add_raw(file, number, f"unreadable value ({type(bad).__name__})")
-                else:
-                    yield Row(dict(zip(names, values, strict=True)), file, number)
+    number = 1
+    for batch in _batches(path, text_field):
+        yield from parquet_rows(batch, number, file, quarantine)
+        number += batch.num_rows
 
+
+def parquet_rows(
+    batch: pa.RecordBatch, first: int, file: str, quarantine: Quarantine
+) -> Iterator[Row]:
+    """The rows of one batch, of which the first has that number."""
+    names = batch.schema.names
+    for index in range(batch.num_rows):
+        quarantine.seen()
+        try:
+            values = [column[index].as_py() for column in batch.columns]
+        except (ValueError, OverflowError) as bad:  # invalid UTF-8, dates out of range
+            quarantine.add_raw(file, first + index, f"unreadable value ({type(bad).__name__})")
+        else:
+            yield Row(dict(zip(names, values, strict=True)), file, first + index)
+
+
+_UNPACKED: dict[str, Callable[[Path], Iterator[bytes]]] = {
+    ".jsonl": _plain,
+    ".jsonl.gz": _gzipped,
+    ".jsonl.zst": _zstandard,
+    ".json.gz": _gzipped,
+}
 
 READERS: dict[str, Reader] = {
     ".txt": _text,
     ".md": _text,
-    ".jsonl": _json_lines(_plain),
-    ".jsonl.gz": _json_lines(_gzipped),
-    ".jsonl.zst": _json_lines(_zstandard),
-    ".json.gz": _json_lines(_gzipped),
+    **{suffix: _json_lines(unpacked) for suffix, unpacked in _UNPACKED.items()},
     ".parquet": _parquet,
 }
 """Supported suffixes. A `.json.gz` holds one object a line, as C4's do."""

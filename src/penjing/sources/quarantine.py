@@ -5,7 +5,9 @@ Which rows are bad is decided where they are read (`sources`) or converted (the 
 
 import json
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +46,9 @@ class Quarantine:
         self.first: BadRow | None = None
         self._path = path
 
-    def seen(self) -> None:
-        """One more row was met; readers call it for each row, before `add` if it is bad."""
-        self.rows += 1
+    def seen(self, rows: int = 1) -> None:
+        """So many more rows were met; readers say so of each row, before `add` if it is bad."""
+        self.rows += rows
 
     def add(self, row: Row, reason: str) -> None:
         """Set aside a row that was already seen."""
@@ -63,6 +65,27 @@ class Quarantine:
         if self._path is not None and self.bad <= MAX_WRITTEN_ROWS:
             with self._path.open("a", encoding="utf-8") as log:
                 log.write(json.dumps(asdict(bad)) + "\n")
+
+    def facts(self) -> dict[str, Any]:
+        """The counts, as JSON; with the file at its path they make `merged`."""
+        return {"rows": self.rows, "bad": self.bad, "reasons": dict(self.reasons)}
+
+    @classmethod
+    def merged(cls, parts: Iterable[tuple[Mapping[str, Any], Path]], path: Path) -> "Quarantine":
+        """The sum of others, each its `facts` and its file, in order; written to `path`."""
+        whole, lines = cls(path), 0
+        for facts, file in parts:
+            whole.rows += facts["rows"]
+            whole.bad += facts["bad"]
+            whole.reasons.update(facts["reasons"])
+            if not file.exists():
+                continue
+            with file.open("rb") as source, path.open("ab") as log:
+                for line in islice(source, MAX_WRITTEN_ROWS - lines):
+                    whole.first = whole.first or BadRow(**json.loads(line))
+                    log.write(line)
+                    lines += 1
+        return whole
 
     def check(self, max_fraction: float) -> None:
         """Refuse a source with too many bad rows.

@@ -94,7 +94,7 @@ def documents(config: SourceConfig, base: Path, quarantine: Quarantine) -> Itera
     """
 
     def document(value: Mapping[str, Any]) -> Document:
-        text = _text_of(value, config.text_field)
+        text = document_text(value, config.text_field)
         return Document(text, config.name, text_digest(text))
 
     return convert(rows(config, base, quarantine), document, quarantine)
@@ -118,7 +118,12 @@ def convert(
             yield made
 
 
-def _text_of(value: Mapping[str, Any], text_field: str) -> str:
+def document_text(value: Mapping[str, Any], text_field: str) -> str:
+    """The text of a row.
+
+    Raises:
+        DataError: says why there is none that can be used.
+    """
     text = value.get(text_field)
     if text_field not in value:
         near = difflib.get_close_matches(text_field, value, n=1)

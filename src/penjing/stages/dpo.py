@@ -26,6 +26,7 @@ from penjing.seeds import seed_for
 from penjing.sources.quarantine import Quarantine
 from penjing.stages.context import StageContext
 from penjing.stages.inputs import open_preferences
+from penjing.stages.machine import checkpoint_digest, load_model, open_machine
 from penjing.stages.training import training_job, training_summary
 from penjing.text.conversation import Conversation, Message, Preference
 from penjing.text.template import render, render_prompt
@@ -51,12 +52,12 @@ class Pair:
 
 def run(context: StageContext) -> dict[str, Any]:
     """Trains `dpo/` from the last finished training stage, which is also its reference."""
-    section, runtime = context.config.dpo, context.runtime()
+    section, runtime = context.config.dpo, open_machine(context)
     assert section is not None
     start = context.previous_stage("dpo")
     tokenizer = context.tokenizer()
-    model = context.load_model(start)
-    pairs, dropped = _pairs(context, section, tokenizer, model, context.checkpoint_digest(start))
+    model = load_model(context, start)
+    pairs, dropped = _pairs(context, section, tokenizer, model, checkpoint_digest(context, start))
     job = training_job(
         context,
         "dpo",

@@ -13,6 +13,7 @@ from penjing.evaluate.suite import SuiteSettings, TaskProblems, evaluate_stage
 from penjing.model.transformer import Transformer
 from penjing.seeds import seed_for
 from penjing.stages.context import StageContext
+from penjing.stages.machine import load_model
 from penjing.stages.next_token import validation_rows, validation_shards
 from penjing.stages.problems import problems
 from penjing.tasks.suite import TASKS
@@ -32,7 +33,7 @@ def run(context: StageContext) -> dict[str, Any]:
     with staged(context.directory("evaluate")) as partial:
         for place, stage in enumerate(stages):
             context.show(Progress("evaluate", "progress", place, len(stages), text=stage))
-            model = context.load_model(stage)
+            model = load_model(context, stage)
             for result in _results(context, stage, model, tokenizer, suite, settings):
                 text = json.dumps(dataclasses.asdict(result), ensure_ascii=False, indent=1)
                 name = f"{stage}.{result.task}.{result.metric}.json"

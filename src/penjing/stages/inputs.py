@@ -1,14 +1,21 @@
 """Opens the sources of a run: rows of files, or of Penjing's own generators, as text objects.
 
-A row that cannot be used goes to the stage's quarantine with its file and line.
+A row that cannot be used goes to the stage's quarantine with its file and line. How a source is
+cut into chunks for a job over the whole corpus is said here too.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+
+import xxhash
 
 from penjing.config.schema import SourceConfig
+from penjing.data.chunks import InputFile, input_file
+from penjing.data.texts import TextBatch, batched, document_batches
 from penjing.sources.quarantine import Quarantine
-from penjing.sources.rows import convert, documents, rows
+from penjing.sources.rows import convert, documents, find_files, rows
 from penjing.synthetic import generators
 from penjing.text.conversation import (
     Conversation,
@@ -16,6 +23,15 @@ from penjing.text.conversation import (
     conversation_from_row,
     preference_from_row,
 )
+from penjing.text.template import training_texts
+
+CHUNK_BYTES = 256 << 20
+PACKED = (".gz", ".zst", ".parquet")
+UNPACKED_BYTES = 3
+"""Bytes of text in one byte of a packed file: a guess, for progress and the disk's use."""
+
+_ROW_BYTES = 500
+"""Of a generated row: a guess."""
 
 
 def open_documents(
@@ -44,3 +60,100 @@ def open_preferences(
     if source.synthetic:
         return generators.preferences(source.synthetic, seed, source.rows or 0)
     return convert(rows(source, base, quarantine), preference_from_row, quarantine)
+
+
+@dataclass(frozen=True)
+class SourcePart:
+    """The part of a source that one chunk reads. Its `source` names these files alone."""
+
+    source: SourceConfig
+    base: Path
+    seed: int
+    label: str
+    settings: dict[str, Any]
+    inputs: tuple[InputFile, ...]
+    size: int
+
+    def document_batches(self, quarantine: Quarantine) -> Iterator[TextBatch]:
+        """The texts of a source of kind documents."""
+        source = self.source
+        if source.synthetic or source.rows:  # so many rows: that is counted on the slow way
+            yield from batched(open_documents(source, self.base, self.seed, quarantine))
+            return
+        for file in self.inputs:
+            path = self.base / file.name
+            yield from document_batches(path, file.name, source.text_field, quarantine)
+
+    def conversations(self, quarantine: Quarantine) -> Iterator[Conversation]:
+        return open_conversations(self.source, self.base, self.seed, quarantine)
+
+    def training_batches(self, quarantine: Quarantine) -> Iterator[TextBatch]:
+        """What a tokenizer is trained on, of any kind of source."""
+        if self.source.kind == "documents":
+            return self.document_batches(quarantine)
+        return batched(self._training_texts(quarantine))
+
+    def _training_texts(self, quarantine: Quarantine) -> Iterator[str]:
+        if self.source.kind == "conversations":
+            for conversation in self.conversations(quarantine):
+                yield from training_texts(conversation)
+            return
+        for pair in open_preferences(self.source, self.base, self.seed, quarantine):
+            messages = (*pair.prompt.messages, pair.chosen, pair.rejected)
+            yield from training_texts(Conversation(messages))
+
+
+def text_bytes(file: Path) -> int:
+    """How many bytes of text a file holds: a guess where it is packed."""
+    return file.stat().st_size * (UNPACKED_BYTES if file.name.endswith(PACKED) else 1)
+
+
+def source_parts(
+    source: SourceConfig, base: Path, seed: int, *, chunk_files: int | None, whole: bool
+) -> list[SourcePart]:
+    """A source in chunks; in one, if it is generated or read up to a limit (`whole`).
+
+    Raises:
+        DataError: a path names no file.
+    """
+    settings: dict[str, Any] = {"source": source.name, "kind": source.kind}
+    if source.synthetic:
+        settings |= {"synthetic": source.synthetic, "seed": seed, "generators": _generators()}
+        settings |= {"rows": source.rows, "tool_share": source.tool_share}
+        size = _ROW_BYTES * (source.rows or 0)
+        return [SourcePart(source, base, seed, source.name, settings, (), size)]
+    settings |= {"text_field": source.text_field, "rows": source.rows}
+    groups = _groups(find_files(source.paths, base), chunk_files, whole=whole or bool(source.rows))
+    parts = []
+    for files in groups:
+        inputs = tuple(input_file(path, base) for path in files)
+        label = f"{source.name}: {inputs[0].name}"
+        if len(inputs) > 1:
+            label += f" and {len(inputs) - 1} more"
+        own = replace(source, paths=tuple(file.name for file in inputs))
+        size = sum(map(text_bytes, files))
+        parts.append(SourcePart(own, base, seed, label, settings, inputs, size))
+    return parts
+
+
+def _groups(files: list[Path], chunk_files: int | None, *, whole: bool) -> list[list[Path]]:
+    if whole:
+        return [files]
+    if chunk_files:
+        return [files[start : start + chunk_files] for start in range(0, len(files), chunk_files)]
+    groups, size = [list[Path]()], 0
+    for file in files:
+        if groups[-1] and size + text_bytes(file) > CHUNK_BYTES:
+            groups.append([])
+            size = 0
+        groups[-1].append(file)
+        size += text_bytes(file)
+    return groups
+
+
+def _generators() -> str:
+    """A digest of the generators' code: what they make changes with it."""
+    digest = xxhash.xxh3_128()
+    for path in sorted(Path(generators.__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

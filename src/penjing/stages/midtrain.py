@@ -3,6 +3,7 @@
 from typing import Any
 
 from penjing.stages.context import StageContext
+from penjing.stages.machine import load_model
 from penjing.stages.next_token import train_on_mixture
 
 
@@ -11,4 +12,4 @@ def run(context: StageContext) -> dict[str, Any]:
     section = context.config.midtrain
     assert section is not None
     start = context.previous_stage("midtrain")
-    return train_on_mixture(context, "midtrain", section, context.load_model(start), start)
+    return train_on_mixture(context, "midtrain", section, load_model(context, start), start)

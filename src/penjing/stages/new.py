@@ -15,10 +15,7 @@ from penjing.errors import ConfigError, DataError
 from penjing.sources.formats import READERS
 from penjing.sources.quarantine import Quarantine
 from penjing.sources.rows import find_files, rows
-
-PACKED = (".gz", ".zst", ".parquet")
-UNPACKED_BYTES = 3
-"""Bytes of text in one byte of a packed file: a guess, for shares and the number of tokens."""
+from penjing.stages.inputs import text_bytes
 
 CHARACTERS_PER_TOKEN = 4
 """A first guess for English with a vocabulary of some thousands; `shards` measures the truth."""
@@ -70,7 +67,7 @@ def _look_at(path: Path) -> Iterator[FoundSource]:
             if path.is_dir() and same == group:
                 paths = [f"{glob.escape(str(path))}/**/*{suffix}"]
             found.setdefault(kind, []).extend(paths)
-            sizes[kind] = sizes.get(kind, 0) + sum(map(_text_bytes, same))
+            sizes[kind] = sizes.get(kind, 0) + sum(map(text_bytes, same))
     if not found:
         raise DataError(f"{path}: found no readable file; wanted one of {', '.join(READERS)}")
     stem = path.name.split(".")[0].lower()
@@ -78,10 +75,6 @@ def _look_at(path: Path) -> Iterator[FoundSource]:
     for kind, paths in found.items():
         name = stem if len(found) == 1 else f"{stem}_{kind}"
         yield FoundSource(name, tuple(paths), kind, sizes[kind])
-
-
-def _text_bytes(file: Path) -> int:
-    return file.stat().st_size * (UNPACKED_BYTES if file.name.endswith(PACKED) else 1)
 
 
 def _kind_of(file: Path) -> str:

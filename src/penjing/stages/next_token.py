@@ -16,6 +16,7 @@ from penjing.model.transformer import Transformer
 from penjing.runtime import Runtime
 from penjing.seeds import seed_for
 from penjing.stages.context import StageContext
+from penjing.stages.machine import open_machine
 from penjing.stages.training import training_job, training_summary
 from penjing.text.tokenizer import Tokenizer
 from penjing.train.fit import Probe, ProbeResult, fit
@@ -34,7 +35,7 @@ def train_on_mixture(
         model: starting weights, on the runtime's device.
         start: the stage that they come from, for the report.
     """
-    runtime = context.runtime()
+    runtime = open_machine(context)
     tokenizer = context.tokenizer()
     stream = open_stream(context, stage, section, tokenizer, runtime)
     rows_per_step = section.tokens_per_step // context.config.model.max_position_embeddings

@@ -6,12 +6,13 @@ from penjing.model.initialization import initialize
 from penjing.model.transformer import Transformer
 from penjing.seeds import seed_for
 from penjing.stages.context import StageContext
+from penjing.stages.machine import open_machine
 from penjing.stages.next_token import train_on_mixture
 
 
 def run(context: StageContext) -> dict[str, Any]:
     """Trains `pretrain/` from random weights."""
-    config, runtime = context.config, context.runtime()
+    config, runtime = context.config, open_machine(context)
     assert config.pretrain is not None
     tokenizer = context.tokenizer()
     model = Transformer(config.model.shape(tokenizer.vocab_size), dtype=runtime.dtype)

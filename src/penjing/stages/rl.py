@@ -24,6 +24,7 @@ from penjing.model.transformer import Transformer
 from penjing.runtime import Runtime
 from penjing.seeds import seed_for
 from penjing.stages.context import StageContext
+from penjing.stages.machine import load_model, open_machine
 from penjing.stages.next_token import open_stream
 from penjing.stages.problems import problems
 from penjing.stages.training import training_job, training_summary
@@ -120,11 +121,11 @@ class RolloutStream:
 
 def run(context: StageContext) -> dict[str, Any]:
     """Trains `rl/` from the last finished training stage."""
-    config, section, runtime = context.config, context.config.rl, context.runtime()
+    config, section, runtime = context.config, context.config.rl, open_machine(context)
     assert section is not None
     start = context.previous_stage("rl")
     tokenizer = context.tokenizer()
-    model = context.load_model(start)
+    model = load_model(context, start)
     task = _find_task(section.task)
     pool = problems(task.name, "train", config.seed, TRAINING_PROBLEMS)
     log = LineLog(context.directory("rl") / "rollouts.jsonl")
@@ -145,7 +146,7 @@ def run(context: StageContext) -> dict[str, Any]:
         model,
         objective=PolicyGradient(
             section.kl_beta,
-            context.load_model(start) if section.kl_beta else None,
+            load_model(context, start) if section.kl_beta else None,
             section.retention_weight,
         ),
         open_batches=open_batches,

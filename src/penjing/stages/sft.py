@@ -3,6 +3,7 @@
 from typing import Any
 
 from penjing.stages.context import StageContext
+from penjing.stages.machine import load_model
 from penjing.stages.next_token import train_on_mixture
 
 
@@ -11,4 +12,4 @@ def run(context: StageContext) -> dict[str, Any]:
     section = context.config.sft
     assert section is not None
     start = context.previous_stage("sft")
-    return train_on_mixture(context, "sft", section, context.load_model(start), start)
+    return train_on_mixture(context, "sft", section, load_model(context, start), start)

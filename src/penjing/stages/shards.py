@@ -1,80 +1,98 @@
 """The shards stage: every source becomes token files, with validation rows chosen by hash.
 
-Torch is not loaded here. Preference sources are read by the dpo stage itself.
+Encoding is a job over the corpus (`stages.encoding`); here its chunks are joined in order, so that
+the files do not depend on how the work was cut. Torch is not loaded here, and preference sources
+are read by the dpo stage itself.
 """
 
-import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import partial
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from penjing.artifacts.directories import staged
+from penjing.artifacts.directories import discard, require_free_bytes, staged
 from penjing.artifacts.progress import Progress
 from penjing.config.schema import SourceConfig
+from penjing.data.chunks import Finished, Job
+from penjing.data.corpus import JobProgress, run_job
 from penjing.data.packing import overlong
-from penjing.data.shards import ShardWriter, open_shard
+from penjing.data.shards import ShardInfo, ShardWriter, open_shard
 from penjing.errors import DataError
 from penjing.sources.quarantine import Quarantine
 from penjing.stages.context import StageContext
-from penjing.stages.inputs import open_conversations, open_documents
-from penjing.text.template import render
+from penjing.stages.encoding import QUARANTINE, SPLITS, encode_job
 from penjing.text.tokenizer import Tokenizer
 
-
-@dataclass(frozen=True)
-class EncodedRow:
-    """One stored document: its ids, what is trained of it (None: all), and its text's bytes."""
-
-    ids: list[int]
-    trained: list[bool] | None
-    num_bytes: int
-    digest: bytes
+TOKEN_BYTES = 0.6
+"""Of shards for a byte of text, about: ids of two bytes. They exist twice while they are joined."""
 
 
 def run(context: StageContext) -> dict[str, Any]:
     """Writes `shards/SOURCE.train.*` and `.validation.*`; returns counts per source."""
-    config = context.config
     tokenizer = context.tokenizer()
-    sources = [source for source in config.sources if source.kind != "preferences"]
+    job = _job(context, tokenizer)
+    finished = _run(context, job)
     counts = []
     with staged(context.directory("shards")) as directory:
-        for place, source in enumerate(sources):
-            context.show(Progress("shards", "progress", place, len(sources), text=source.name))
-            counts.append(_encode_source(context, tokenizer, source, directory))
+        for source in _sources(context):
+            own = [one for one in finished if one.chunk.task.source.name == source.name]
+            counts.append(_join(context, tokenizer, source, own, directory))
+    discard(job.directory)
     return {"sources": counts, "tokens": sum(count["tokens"] for count in counts)}
 
 
-def _encode_source(
-    context: StageContext, tokenizer: Tokenizer, source: SourceConfig, directory: Path
+def run_part(context: StageContext) -> None:
+    """One task's share of the encoding; whatever is finished is left alone."""
+    _run(context, _job(context, context.tokenizer()))
+
+
+def _sources(context: StageContext) -> list[SourceConfig]:
+    return [source for source in context.config.sources if source.kind != "preferences"]
+
+
+def _job(context: StageContext, tokenizer: Tokenizer) -> Job:
+    directory, config = context.work_directory("shards"), context.config
+    sources = _sources(context)
+    return encode_job(directory, config.shards, sources, context.base, config.seed, tokenizer)
+
+
+def _run(context: StageContext, job: Job) -> list[Finished]:
+    lacking = [chunk for chunk in job.chunks if not (job.directory / chunk.name).exists()]
+    require_free_bytes(job.directory, int(TOKEN_BYTES * sum(chunk.size for chunk in lacking)))
+    begun = time.monotonic()
+
+    def report(news: JobProgress) -> None:
+        if news.text:
+            context.show(Progress("shards", "message", text=news.text))
+        pace = news.made / max(1e-3, time.monotonic() - begun)
+        values = (("tokens_per_second", pace),) if news.made else ()
+        context.show(Progress("shards", "progress", news.done, news.total, values=values))
+
+    return run_job(job, context.conduct_with(context.config.shards.workers), report)
+
+
+def _join(
+    context: StageContext,
+    tokenizer: Tokenizer,
+    source: SourceConfig,
+    finished: Sequence[Finished],
+    directory: Path,
 ) -> dict[str, Any]:
-    config, context_tokens = context.config.shards, context.config.model.max_position_embeddings
-    quarantine = Quarantine(directory / f"{source.name}.quarantine.jsonl")
-    limit = int(config.validation_fraction * 2**32)
-    longest = 0
-    new_shard = partial(
-        ShardWriter,
-        directory,
-        kind="documents" if source.kind == "documents" else "conversations",
-        tokenizer_digest=tokenizer.digest,
-        vocab_size=tokenizer.vocab_size,
-    )
-    training, held_out = f"{source.name}.train", f"{source.name}.validation"
-    with new_shard(training) as train_writer, new_shard(held_out) as validation_writer:
-        for row in _rows(context, tokenizer, source, quarantine):
-            is_held_out = int.from_bytes(row.digest[:4], "big") < limit
-            writer = validation_writer if is_held_out else train_writer
-            writer.add(row.ids, row.trained, row.num_bytes)
-            longest = max(longest, len(row.ids))
-        quarantine.check(config.max_bad_row_fraction)
-        train, validation = train_writer.close(), validation_writer.close()
+    facts = [(one.results["quarantine"], one.directory / QUARANTINE) for one in finished]
+    quarantine = Quarantine.merged(facts, directory / f"{source.name}.quarantine.jsonl")
+    quarantine.check(context.config.shards.max_bad_row_fraction)
+    infos = {}
+    for split in SPLITS:
+        parts = [one.directory for one in finished]
+        infos[split] = _join_split(tokenizer, source, parts, directory, split)
+    train, validation = infos["train"], infos["validation"]
     if not train.documents:
         raise DataError(
             f"sources.{source.name}: no usable rows were found, and training needs some; "
             f"{quarantine.bad} rows are in quarantine"
         )
-    shard = open_shard(directory, training, tokenizer.digest)
+    shard = open_shard(directory, f"{source.name}.train", tokenizer.digest)
+    limit = context.config.model.max_position_embeddings
     return {
         "name": source.name,
         "kind": source.kind,
@@ -85,26 +103,26 @@ def _encode_source(
         "bytes": train.bytes,
         "validation_documents": validation.documents,
         "validation_tokens": validation.tokens,
-        "longest_tokens": longest,
-        "overlong": overlong(shard.lengths(), context_tokens) if shard.kind != "documents" else 0,
+        "longest_tokens": max(one.results["longest_tokens"] for one in finished),
+        "overlong": overlong(shard.lengths(), limit) if shard.kind != "documents" else 0,
         "bad_rows": quarantine.bad,
     }
 
 
-def _rows(
-    context: StageContext, tokenizer: Tokenizer, source: SourceConfig, quarantine: Quarantine
-) -> Iterator[EncodedRow]:
-    seed, base = context.config.seed, context.base
-    if source.kind == "documents":
-        for text in open_documents(source, base, seed, quarantine):
-            raw = text.encode()
-            ids = [tokenizer.end_of_text, *tokenizer.encode(text)]
-            yield EncodedRow(ids, None, len(raw), hashlib.sha256(raw).digest())
-        return
-    for conversation in open_conversations(source, base, seed, quarantine):
-        rendered = render(tokenizer, conversation)
-        raw = tokenizer.decode_bytes(rendered.ids)
-        num_bytes = int(tokenizer.byte_lengths()[list(rendered.ids)].sum())
-        yield EncodedRow(
-            list(rendered.ids), list(rendered.trained), num_bytes, hashlib.sha256(raw).digest()
-        )
+def _join_split(
+    tokenizer: Tokenizer,
+    source: SourceConfig,
+    parts: Sequence[Path],
+    directory: Path,
+    split: str,
+) -> ShardInfo:
+    with ShardWriter(
+        directory,
+        f"{source.name}.{split}",
+        kind="documents" if source.kind == "documents" else "conversations",
+        tokenizer_digest=tokenizer.digest,
+        vocab_size=tokenizer.vocab_size,
+    ) as writer:
+        for part in parts:
+            writer.append(open_shard(part, split, tokenizer.digest))
+        return writer.close()

@@ -1,59 +1,60 @@
 """The tokenizer stage: byte-level BPE over every source of the run, or another's vocabulary.
 
-Torch is not loaded here.
+Counting and merging counts are jobs over the corpus (`stages.counting`), so that a stopped stage
+goes on where it was; training is one process. Torch is not loaded here.
 """
 
 import time
-from collections.abc import Iterator
-from itertools import chain
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
-from penjing.artifacts.directories import staged
+import regex
+
+from penjing.artifacts.directories import discard, staged
 from penjing.artifacts.progress import Progress
 from penjing.artifacts.stage import append_event
 from penjing.config.loading import identity
-from penjing.config.schema import SourceConfig
+from penjing.data.chunks import Finished, Job, finished_job, sweep_unplanned
+from penjing.data.corpus import JobProgress, run_job
+from penjing.data.word_runs import Histogram, RunFile, histogram_of, run_name
+from penjing.errors import ConfigError
 from penjing.sources.quarantine import Quarantine
 from penjing.stages.compression import write_evaluation
 from penjing.stages.context import StageContext
-from penjing.stages.inputs import open_conversations, open_documents, open_preferences
+from penjing.stages.counting import QUARANTINE, count_job, reduce_job, require_disk
 from penjing.stages.vocabulary import taken_vocabulary, write_tokenizer
-from penjing.text.conversation import Conversation
-from penjing.text.template import training_texts
-from penjing.text.tokenizer import Tokenizer, train_tokenizer
+from penjing.text import native
+from penjing.text.patterns import PATTERNS
+from penjing.text.sampling import choose_threshold
+from penjing.text.tokenizer import Tokenizer
+from penjing.text.vocabulary import SPECIAL_TOKENS, grown_vocabulary
+
+PARTS = ("count", "reduce", "train")
 
 
 def run(context: StageContext) -> dict[str, Any]:
-    """Trains the tokenizer into `tokenizer/`; returns what the report shows."""
-    config, directory = context.config, context.directory("tokenizer")
-    totals = {"characters": 0, "texts": 0}
-
-    def counted(texts: Iterator[str]) -> Iterator[str]:
-        for text in texts:
-            totals["characters"] += len(text)
-            totals["texts"] += 1
-            yield text
-
-    def on_progress(done: int, total: int) -> None:
-        context.show(Progress("tokenizer", "progress", done, total))
-
-    if config.tokenizer.from_ is not None:
+    """Trains the tokenizer into `tokenizer/`, or takes one; returns what the report shows."""
+    if context.config.tokenizer.from_ is not None and context.part is None:
         return _take(context)
-    clock = time.monotonic()
-    with staged(directory) as partial:
-        quarantine = Quarantine(partial / "quarantine.jsonl")
-        share = config.tokenizer.max_characters // max(1, len(config.sources))
-        texts = chain.from_iterable(
-            _up_to(_texts(context, source, quarantine), share) for source in config.sources
-        )
-        tokenizer = train_tokenizer(
-            counted(texts), config.tokenizer.trained_vocab_size, on_progress=on_progress
-        )
-        facts = identity(config.tokenizer) | {"seed": config.seed}
-        write_tokenizer(partial, tokenizer, facts)
-    found = {"bad_rows": quarantine.bad, "train_seconds": time.monotonic() - clock}
-    write_evaluation(context, tokenizer, found)
-    return totals | found | _facts(tokenizer)
+    counts = _count_job(context)
+    if context.part == "train":
+        counted = finished_job(counts, _remedy("count"))
+        merges = _reduce_job(context, counted)
+        merged = finished_job(merges, _remedy("reduce"))
+    else:
+        counted = _run(context, counts, "texts")
+        merges = _reduce_job(context, counted)
+        merged = _run(context, merges, "")
+    with staged(context.directory("tokenizer")) as directory:
+        results = _train_all(context, merged, directory)
+        results |= _totals(counted)
+        parts = [(c.results["quarantine"], c.directory / QUARANTINE) for c in counted]
+        results["bad_rows"] = Quarantine.merged(parts, directory / QUARANTINE).bad
+    sweep_unplanned(counts)
+    discard(merges.directory)
+    write_evaluation(context, context.tokenizer(), results)
+    return results
 
 
 def _take(context: StageContext) -> dict[str, Any]:
@@ -61,11 +62,10 @@ def _take(context: StageContext) -> dict[str, Any]:
     config = context.config.tokenizer
     tokenizer, remarks = taken_vocabulary(config, context.base)
     for remark in remarks:
-        message = f"tokenizer.from: {remark}"
-        append_event(context.run_dir, "warning", "tokenizer", message)
-        context.show(Progress("tokenizer", "message", text=message))
-    with staged(context.directory("tokenizer")) as partial:
-        write_tokenizer(partial, tokenizer, {"from": config.from_})
+        append_event(context.run_dir, "warning", "tokenizer", remark)
+        _say(context, remark)
+    with staged(context.directory("tokenizer")) as directory:
+        write_tokenizer(directory, tokenizer, {"from": config.from_})
     write_evaluation(context, tokenizer, {})
     return _facts(tokenizer)
 
@@ -82,23 +82,131 @@ def _facts(tokenizer: Tokenizer) -> dict[str, Any]:
     }
 
 
-def _texts(context: StageContext, source: SourceConfig, quarantine: Quarantine) -> Iterator[str]:
-    seed, base = context.config.seed, context.base
-    if source.kind == "documents":
-        yield from open_documents(source, base, seed, quarantine)
-    elif source.kind == "conversations":
-        for conversation in open_conversations(source, base, seed, quarantine):
-            yield from training_texts(conversation)
+def run_part(context: StageContext) -> None:
+    """One task's share of the part `count` or `reduce`; whatever is finished is left alone.
+
+    Raises:
+        ArtifactError: reduce, and the count is not finished.
+    """
+    counts = _count_job(context)
+    if context.part == "count":
+        _run(context, counts, "texts")
     else:
-        for pair in open_preferences(source, base, seed, quarantine):
-            messages = (*pair.prompt.messages, pair.chosen, pair.rejected)
-            yield from training_texts(Conversation(messages))
+        _run(context, _reduce_job(context, finished_job(counts, _remedy("count"))), "")
 
 
-def _up_to(texts: Iterator[str], max_characters: int) -> Iterator[str]:
-    left = max_characters
-    for text in texts:
-        if left <= 0:
-            return
-        left -= len(text)
-        yield text
+def _remedy(part: str) -> str:
+    return f"do `--part {part}` first; only what is missing is done"
+
+
+def _count_job(context: StageContext) -> Job:
+    config = context.config.tokenizer
+    if config.from_ is not None:
+        raise ConfigError(
+            "tokenizer.from: the vocabulary is taken from a file; there is nothing to count, "
+            "reduce or train"
+        )
+    pattern = config.trained_pattern
+    if pattern not in PATTERNS:
+        try:
+            regex.compile(pattern)
+        except regex.error as error:
+            raise ConfigError(
+                f"tokenizer.pattern: found {pattern!r}; wanted one of {', '.join(PATTERNS)}, or a "
+                f"regular expression ({error})"
+            ) from error
+        _say(context, "the pattern is none of the named ones: cutting by `regex`, which is slow")
+    if not native.COMPILED:
+        _say(context, "no compiled core is installed: counting and training in plain Python")
+    directory = context.work_directory("tokenizer") / "count"
+    sources, seed = context.config.sources, context.config.seed
+    workers = context.conduct_with(config.workers).workers
+    return count_job(directory, config, sources, context.base, seed, workers)
+
+
+def _reduce_job(context: StageContext, counted: Sequence[Finished]) -> Job:
+    directory = context.work_directory("tokenizer") / "reduce"
+    groups = [""] * len(counted)
+    if context.config.tokenizer.languages:
+        groups = [finished.chunk.task.part.source.language or "" for finished in counted]
+        if not any(groups):
+            raise ConfigError("tokenizer.languages: found no source that has a `language`")
+    return reduce_job(directory, counted, groups)
+
+
+def _say(context: StageContext, text: str) -> None:
+    context.show(Progress("tokenizer", "message", text=text))
+
+
+def _run(context: StageContext, job: Job, made: str) -> list[Finished]:
+    name = job.directory.name
+    if name == "count" and (warning := require_disk(job)):
+        _say(context, warning)
+
+    def report(news: JobProgress) -> None:
+        if news.text:
+            _say(context, news.text)
+        values = ((made, float(news.made)),) if made else ()
+        context.show(
+            Progress("tokenizer", "progress", news.done, news.total, values=values, text=name)
+        )
+
+    return run_job(job, context.conduct_with(context.config.tokenizer.workers), report)
+
+
+def _train_all(
+    context: StageContext, merged: Sequence[Finished], directory: Path
+) -> dict[str, Any]:
+    """The tokenizer of all text, and with `languages` one a language beside it; their facts."""
+    groups: dict[str, list[Finished]] = {}
+    for finished in merged:
+        groups.setdefault(finished.chunk.task.group, []).append(finished)
+    facts = {}
+    for group, parts in groups.items():
+        tokenizer, found = _train(context, parts, group)
+        (directory / group).mkdir(exist_ok=True)
+        training = identity(context.config.tokenizer) | {"language": group or None}
+        write_tokenizer(directory / group, tokenizer, training)
+        facts[group] = found
+    results = facts.pop("")
+    return results | ({"languages": facts} if facts else {})
+
+
+def _train(
+    context: StageContext, parts: Sequence[Finished], group: str
+) -> tuple[Tokenizer, dict[str, Any]]:
+    config = context.config.tokenizer
+
+    def on_progress(done: int, total: int) -> None:
+        context.show(Progress("tokenizer", "progress", done, total, text=f"train {group}".strip()))
+
+    clock = time.monotonic()
+    histogram = histogram_of(part.results["histogram"] for part in parts)
+    threshold = 1 if config.exact else _threshold(histogram, config.train_memory_bytes)
+    blobs = [native.sample_words(blob, threshold) for blob in _words(parts)]
+    wanted = config.trained_vocab_size - 256 - len(SPECIAL_TOKENS)
+    pairs = native.train_merges(blobs, wanted, on_progress)
+    tokenizer = Tokenizer(grown_vocabulary(pairs.tolist(), config.trained_pattern))
+    mass = histogram.counts * histogram.words
+    return tokenizer, _facts(tokenizer) | {
+        "train_seconds": time.monotonic() - clock,
+        "unique_words": int(histogram.words.sum()),
+        "threshold": threshold,
+        "kept_mass": float(mass[histogram.counts >= threshold].sum() / max(1, mass.sum())),
+    }
+
+
+def _threshold(histogram: Histogram, memory_bytes: int) -> int:
+    return choose_threshold(histogram.counts, histogram.words, histogram.bytes, memory_bytes)
+
+
+def _words(parts: Sequence[Finished]) -> Iterator[bytes]:
+    for part in parts:
+        run_file = RunFile(part.directory / run_name(0))
+        for number in range(run_file.partitions):
+            yield run_file.partition(number)
+
+
+def _totals(counted: Sequence[Finished]) -> dict[str, int]:
+    keys = ("characters", "texts", "bytes", "pieces")
+    return {key: sum(finished.results[key] for finished in counted) for key in keys}

@@ -16,6 +16,7 @@ from penjing.model.size import parameters
 from penjing.model.transformer import Transformer
 from penjing.seeds import seed_for
 from penjing.stages.context import StageContext
+from penjing.stages.machine import open_machine
 from penjing.text.conversation import Conversation, text_message
 from penjing.text.template import render_prompt
 from penjing.text.tokenizer import Tokenizer, tokenizer_files
@@ -48,7 +49,7 @@ def training_job(
         directory=context.directory(stage),
         stage=stage,
         seed=context.config.seed,
-        runtime=context.runtime(),
+        runtime=open_machine(context),
         model=model,
         optimizer=build_optimizer(model, section.optimizer),
         objective=objective,

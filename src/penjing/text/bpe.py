@@ -43,7 +43,7 @@ def count_words(texts: Iterable[str]) -> Counter[bytes]:
         counts.update(split(text))
     pieces: Counter[bytes] = Counter()
     for word, count in counts.items():
-        for piece in _cut(utf8(word)):
+        for piece in cut_word(utf8(word)):
             pieces[piece] += count
     return pieces
 
@@ -56,7 +56,7 @@ def utf8(text: str) -> bytes:
         return regex.sub("[\ud800-\udfff]", "\ufffd", text).encode()
 
 
-def _cut(word: bytes) -> Iterator[bytes]:
+def cut_word(word: bytes) -> Iterator[bytes]:
     start = 0
     while len(word) - start > MAX_TRAINING_WORD_BYTES:
         stop = start + MAX_TRAINING_WORD_BYTES

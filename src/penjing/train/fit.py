@@ -25,7 +25,8 @@ from penjing.artifacts.stage import append_event
 from penjing.config.schema import CadenceConfig
 from penjing.errors import ArtifactError, StoppedEarly
 from penjing.model.transformer import Transformer
-from penjing.runtime import Runtime, cpu_seconds
+from penjing.process import cpu_seconds
+from penjing.runtime import Runtime
 from penjing.train.checkpoint import (
     TokenizerBundle,
     TrainingState,

@@ -1,0 +1,24 @@
+"""What this process was started as and what it has used; torch is not needed to know.
+
+Devices and what is done among ranks are `runtime`'s duty.
+"""
+
+import os
+import resource
+import sys
+
+
+def started_ranks() -> int:
+    """How many processes torchrun started together with this one; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def cpu_seconds() -> float:
+    """CPU time of this process and its finished children so far, in seconds."""
+    return sum(os.times()[:4])
+
+
+def peak_memory_bytes() -> int:
+    """The most memory that this process has held; macOS counts in bytes, Linux in KiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak

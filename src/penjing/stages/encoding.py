@@ -1,0 +1,136 @@
+"""The shards' work over the corpus: one chunk's rows to two small shards, training and validation.
+
+How chunks become the shards of a source is the shards stage's duty. Torch is not loaded here.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penjing.config.schema import ShardsConfig, SourceConfig
+from penjing.data.chunks import Advance, Chunk, Job
+from penjing.data.shards import ShardWriter
+from penjing.sources.quarantine import Quarantine
+from penjing.stages.inputs import SourcePart, source_parts
+from penjing.text.template import render
+from penjing.text.tokenizer import Tokenizer
+
+FORMAT = 1
+"""Of chunks: raised when code changes what is encoded, so that older chunks are made again."""
+
+_CONVERSATIONS = 256
+"""Rendered at once."""
+
+QUARANTINE = "quarantine.jsonl"
+SPLITS = ("train", "validation")
+
+
+@dataclass(frozen=True)
+class EncodedRows:
+    """Some stored documents: their ids one after another, and of each how many ids and bytes of
+    text it has. `trained` says which ids are learnt (None: all), `held_out` which rows are not.
+    """
+
+    ids: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    num_bytes: NDArray[np.int64]
+    trained: NDArray[np.bool_] | None
+    held_out: NDArray[np.bool_]
+
+
+def encode_job(
+    directory: Path,
+    config: ShardsConfig,
+    sources: Sequence[SourceConfig],
+    base: Path,
+    seed: int,
+    tokenizer: Tokenizer,
+) -> Job:
+    """The plan: every source but preferences, in order, in chunks of its files."""
+    shared = {
+        "format": FORMAT,
+        "tokenizer": tokenizer.digest,
+        "validation_fraction": config.validation_fraction,
+    }
+    chunks = [
+        Chunk(part.label, shared | part.settings, part.inputs, part.size, part)
+        for source in sources
+        for part in source_parts(source, base, seed, chunk_files=config.chunk_files, whole=False)
+    ]
+    return Job(directory, tuple(chunks), encode_chunk, (tokenizer, config.validation_fraction))
+
+
+def encode_chunk(
+    shared: tuple[Tokenizer, float], part: SourcePart, directory: Path, advance: Advance
+) -> dict[str, Any]:
+    """Writes the shards `train` and `validation` of a part of a source; returns their counts."""
+    tokenizer, validation_fraction = shared
+    quarantine = Quarantine(directory / QUARANTINE)
+    below = int(validation_fraction * 2**32)
+    rows = _documents if part.source.kind == "documents" else _conversations
+    new_shard = partial(
+        ShardWriter,
+        directory,
+        kind="documents" if part.source.kind == "documents" else "conversations",
+        tokenizer_digest=tokenizer.digest,
+        vocab_size=tokenizer.vocab_size,
+    )
+    longest = done = tokens = 0
+    with new_shard(SPLITS[0]) as train, new_shard(SPLITS[1]) as validation:
+        for batch in rows(part, tokenizer, below, quarantine):
+            _add(train, batch, ~batch.held_out)
+            _add(validation, batch, batch.held_out)
+            longest = max(longest, int(batch.lengths.max()))
+            done, tokens = done + int(batch.num_bytes.sum()), tokens + len(batch.ids)
+            advance(done, tokens)
+        train.close()
+        validation.close()
+    return {"tokens": tokens, "longest_tokens": longest, "quarantine": quarantine.facts()}
+
+
+def _add(writer: ShardWriter, rows: EncodedRows, chosen: NDArray[np.bool_]) -> None:
+    ids = np.repeat(chosen, rows.lengths)
+    trained = None if rows.trained is None else rows.trained[ids]
+    writer.add_many(rows.ids[ids], rows.lengths[chosen], trained, int(rows.num_bytes[chosen].sum()))
+
+
+def _documents(
+    part: SourcePart, tokenizer: Tokenizer, below: int, quarantine: Quarantine
+) -> Iterator[EncodedRows]:
+    for batch in part.document_batches(quarantine):
+        ids, ends = tokenizer.encode_batch(batch.data, batch.ends)
+        lengths = np.diff(ends, prepend=0)
+        yield EncodedRows(
+            np.insert(ids.astype(np.int64), ends - lengths, tokenizer.end_of_text),
+            lengths + 1,
+            np.diff(batch.ends, prepend=0),
+            None,
+            np.array([_held_out(text, below) for text in batch.texts()], dtype=np.bool_),
+        )
+
+
+def _conversations(
+    part: SourcePart, tokenizer: Tokenizer, below: int, quarantine: Quarantine
+) -> Iterator[EncodedRows]:
+    byte_lengths = tokenizer.byte_lengths()
+    conversations = part.conversations(quarantine)
+    while some := list(islice(conversations, _CONVERSATIONS)):
+        rendered = [render(tokenizer, conversation) for conversation in some]
+        ids = np.concatenate([np.array(r.ids, dtype=np.int64) for r in rendered])
+        lengths = np.array([len(r.ids) for r in rendered], dtype=np.int64)
+        trained = np.concatenate([np.array(r.trained, dtype=np.bool_) for r in rendered])
+        num_bytes = np.add.reduceat(byte_lengths[ids], np.cumsum(lengths) - lengths)
+        held = [_held_out(tokenizer.decode_bytes(r.ids), below) for r in rendered]
+        yield EncodedRows(ids, lengths, num_bytes, trained, np.array(held, dtype=np.bool_))
+
+
+def _held_out(text: bytes, below: int) -> bool:
+    """Whether a row is for validation: by its content, so that it stays there."""
+    return int.from_bytes(hashlib.sha256(text).digest()[:4], "big") < below

@@ -1,0 +1,190 @@
+"""The core of the tokenizer in plain Python: what every function of the compiled one does, slowly.
+
+Which of the two a run uses is `text.native`'s duty.
+"""
+
+import json
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import regex
+from numpy.typing import NDArray
+
+from penjing.text.bpe import train_merges as _train_merges
+from penjing.text.patterns import PATTERNS
+
+_MASK = 2**64 - 1
+_PATTERNS = {name: regex.compile(pattern) for name, pattern in PATTERNS.items()}
+
+
+def unicode_version() -> str:
+    return unicodedata.unidata_version
+
+
+def word_hash(word: bytes) -> int:
+    value = 0xCBF29CE484222325
+    for byte in word:
+        value = ((value ^ byte) * 0x100000001B3) & _MASK
+    value ^= value >> 33
+    value = value * 0xFF51AFD7ED558CCD & _MASK
+    return value ^ value >> 33
+
+
+def split_ends(text: bytes, pattern: str, cap: int) -> NDArray[np.int64]:
+    ends, place = [], 0
+    for piece in _pieces(text.decode(errors="replace"), pattern, cap):
+        place += len(piece)
+        ends.append(place)
+    return np.array(ends, dtype=np.int64)
+
+
+def _pieces(text: str, pattern: str, cap: int) -> Iterator[bytes]:
+    for found in _PATTERNS[pattern].findall(text):
+        word = found.encode()
+        start = 0
+        while len(word) - start > cap:
+            stop = start + cap
+            while word[stop] & 0xC0 == 0x80:
+                stop -= 1
+            yield word[start:stop]
+            start = stop
+        yield word[start:]
+
+
+class WordCounter:
+    """Counts words."""
+
+    def __init__(self, pattern: str, cap: int) -> None:
+        self._pattern, self._cap = pattern, cap
+        self._counts: Counter[bytes] = Counter()
+        self.documents = self.bytes = self.pieces = self.memory_bytes = 0
+
+    def add(self, data: Any, ends: NDArray[np.int64]) -> None:
+        raw, start = bytes(data), 0
+        for end in ends.tolist():
+            text = raw[start:end].decode(errors="replace")
+            self.add_words(list(_pieces(text, self._pattern, self._cap)))
+            start = end
+        self.documents += len(ends)
+
+    def add_words(self, words: Sequence[bytes]) -> None:
+        for word in words:
+            if word not in self._counts:
+                self.memory_bytes += len(word) + 128
+            self._counts[word] += 1
+            self.bytes += len(word)
+        self.pieces += len(words)
+
+    @property
+    def unique(self) -> int:
+        return len(self._counts)
+
+    def take(self, partitions: int) -> list[bytes]:
+        parts: list[dict[bytes, int]] = [{} for _ in range(partitions)]
+        shift = 64 - (partitions.bit_length() - 1)
+        for word, count in self._counts.items():
+            parts[word_hash(word) >> shift][word] = count
+        self._counts.clear()
+        self.documents = self.bytes = self.pieces = self.memory_bytes = 0
+        return [_packed(part) for part in parts]
+
+
+def _packed(counts: Mapping[bytes, int]) -> bytes:
+    out = bytearray()
+    for word in sorted(counts):
+        out += _varint(len(word)) + _varint(counts[word]) + word
+    return bytes(out)
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value >= 128:
+        out.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*out, value])
+
+
+def _read_varint(blob: bytes, place: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = blob[place]
+        place += 1
+        value |= (byte & 127) << shift
+        shift += 7
+        if byte < 128:
+            return value, place
+
+
+def _unpacked(blob: bytes) -> Iterator[tuple[bytes, int]]:
+    place = 0
+    while place < len(blob):
+        length, place = _read_varint(blob, place)
+        count, place = _read_varint(blob, place)
+        yield blob[place : place + length], count
+        place += length
+
+
+def merge_words(blobs: Sequence[bytes]) -> bytes:
+    counts: Counter[bytes] = Counter()
+    for blob in blobs:
+        for word, count in _unpacked(blob):
+            counts[word] += count
+    return _packed(counts)
+
+
+def count_histogram(
+    blob: bytes,
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    words: Counter[int] = Counter()
+    sizes: Counter[int] = Counter()
+    for word, count in _unpacked(blob):
+        words[count] += 1
+        sizes[count] += len(word)
+    counts = sorted(words)
+    found = (counts, [words[c] for c in counts], [sizes[c] for c in counts])
+    first, second, third = (np.array(column, dtype=np.int64) for column in found)
+    return first, second, third
+
+
+def sample_words(blob: bytes, threshold: int) -> bytes:
+    return _packed(
+        {
+            word: max(count, threshold)
+            for word, count in _unpacked(blob)
+            if count >= threshold or word_hash(word) * threshold < count << 64
+        }
+    )
+
+
+def train_merges(
+    blobs: Sequence[bytes], num_merges: int, on_progress: Callable[[int, int], None] | None
+) -> NDArray[np.uint32]:
+    counts = {word: count for blob in blobs for word, count in _unpacked(blob)}
+    ids = {bytes([byte]): byte for byte in range(256)}
+    pairs = []
+    for left, right in _train_merges(counts, num_merges, on_progress):
+        pairs.append((ids[left], ids[right]))
+        ids[left + right] = len(ids)
+    return np.array(pairs, dtype=np.uint32).reshape(-1, 2)
+
+
+def json_lines(
+    data: bytes, field: str
+) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64], list[tuple[int, str]]]:
+    texts: list[bytes] = []
+    lines: list[int] = []
+    bad: list[tuple[int, str]] = []
+    for number, line in enumerate(data.split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            texts.append(json.loads(line.decode())[field].encode())
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            bad.append((number, str(error)))
+        else:
+            lines.append(number)
+    ends = np.cumsum([len(text) for text in texts], dtype=np.int64)
+    return np.frombuffer(b"".join(texts), np.uint8), ends, np.array(lines, np.int64), bad
