@@ -174,8 +174,8 @@ class _Slots(dict[str, str]):
         """What a new mention of the slot is drawn from, but for the last one drawn."""
         if name in ("C", "C1"):
             return _other_colors(self["TC"], sized=name == "C")
-        words = _DRAWN_ANEW[name]
-        return [word for word in words if word not in self._taken] if name in _NEVER_TWICE else words
+        taken = self._taken if name in _NEVER_TWICE else ()
+        return [word for word in _DRAWN_ANEW[name] if word not in taken]
 
     def _time(self) -> str:
         weather = f"{self['weather']} " if self._rng.random() < 0.7 else ""
