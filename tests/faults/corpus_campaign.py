@@ -16,6 +16,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from penjing.artifacts.directories import verified
@@ -114,9 +115,9 @@ def kills(campaign: Campaign, number: int, rng: random.Random) -> int:
     seconds = {}
     for phase in PHASES:
         if phase == "encode":
-            forked(lambda: campaign.finish_tokenizer("reference"))
+            forked(partial(campaign.finish_tokenizer, "reference"))
         begun = time.monotonic()
-        forked(lambda phase=phase: campaign.phase("reference", phase))
+        forked(partial(campaign.phase, "reference", phase))
         seconds[phase] = time.monotonic() - begun
     differences = 0
     shutil.rmtree(campaign.base / "killed", ignore_errors=True)
@@ -125,15 +126,15 @@ def kills(campaign: Campaign, number: int, rng: random.Random) -> int:
         landed = late = 0
         while landed < share:
             after = rng.uniform(0, 0.9 * seconds[phase])
-            if run_and_kill(lambda phase=phase: campaign.phase("killed", phase), after):
+            if run_and_kill(partial(campaign.phase, "killed", phase), after):
                 landed += 1
             else:  # it had finished: its work is thrown away, to go on killing
                 late += 1
                 stage = "shards" if phase == "encode" else f"tokenizer.work/{phase}"
                 shutil.rmtree(campaign.run_dir("killed") / stage)
-        forked(lambda phase=phase: campaign.phase("killed", phase))
+        forked(partial(campaign.phase, "killed", phase))
         if phase == "reduce":
-            forked(lambda: campaign.finish_tokenizer("killed"))
+            forked(partial(campaign.finish_tokenizer, "killed"))
         sys.stdout.write(f"{phase}: {landed} kills, {late} came after the end\n")
     differences += compare(campaign.run_dir("reference"), campaign.run_dir("killed"))
     return differences

@@ -252,6 +252,16 @@ def test_a_pattern_of_ones_own_is_taken_and_said(base: Path) -> None:
         grow(base, "wrong", config("tokenizer.pattern='('"))
 
 
+def test_files_held_out_whole_are_all_the_validation_there_is(base: Path) -> None:
+    run = config()
+    tales = replace(run.sources[0], paths=("tales/*.jsonl",), validation_paths=("tales/*.gz",))
+    run_dir, _ = grow(base, "runs", replace(run, sources=(tales,)))
+    manifest = read_manifest(run_dir / "shards")
+    assert manifest is not None
+    (found,) = manifest.results["sources"]
+    assert (found["documents"], found["validation_documents"]) == (80, 60)
+
+
 def test_bad_rows_of_every_chunk_are_listed_together(base: Path) -> None:
     with (base / "tales" / "2.jsonl").open("a") as file:
         file.write("no json\n")
