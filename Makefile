@@ -13,7 +13,7 @@ help:
 	@echo "make demo     set up and grow the demo model, then chat with it"
 	@echo "make test     set up and run every check and test"
 	@echo "make check    ruff and mypy alone"
-	@echo "make nightly  the full counts, PART=demo|kills|corruptions|all"
+	@echo "make nightly  the full counts, PART=demo|kills|corpus|corruptions|all"
 	@echo "make size     lines of code of the package and of its tests"
 
 $(VENV)/.torch:

@@ -75,6 +75,8 @@ def bars_of(run: Path, level: str) -> list[Bar]:
         Bar("sft: recall of a just-told fact", score("sft", "recall", "accuracy"), 0.95),
         Bar("sft: spelling of lexicon words", score("sft", "spelling", "accuracy"), 0.95),
         Bar("before rl: products, sampled", _before_rl(score, run), 0.35, at_most=True),
+        Bar("rl: tool use as it begins, at least", _first_tool_use(run), 0.2),
+        Bar("rl: tool use as it begins, at most", _first_tool_use(run), 0.35, at_most=True),
         Bar("rl: products, sampled", score("rl", "products", "sampled_accuracy"), 0.85),
         Bar("rl: products, greedy", score("rl", "products", "accuracy"), 0.95),
         *_losses_to_rl(score, run),
@@ -120,6 +122,14 @@ def _stage_before_rl(run: Path) -> str:
 
 def _before_rl(score: Any, run: Path) -> float:
     return float(score(_stage_before_rl(run), "products", "sampled_accuracy"))
+
+
+def _first_tool_use(run: Path, steps: int = 5) -> float:
+    """The share of the first steps' rollouts in which the calculator was called."""
+    lines = (run / "rl" / "rollouts.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    used = [record["tool_calls"] > 0 for record in records if record["step"] <= steps]
+    return sum(used) / len(used)
 
 
 def _losses_to_rl(score: Any, run: Path) -> list[Bar]:

@@ -1,4 +1,4 @@
-"""The full counts that `make test` only samples: `make nightly PART=demo|kills|corruptions|all`.
+"""The full counts that `make test` only samples: `make nightly PART=demo|kills|corpus|corruptions|all`.
 
 Each part takes at most half an hour on two cores, writes below `nightly/` and, stopped, goes on
 where it was. Results are for docs/notebook.md, with the commit and the date printed here.
@@ -27,7 +27,7 @@ CORRUPTIONS = 1000
 
 def main() -> int:
     """Runs the parts asked for; the exit code is 1 when a bar is missed."""
-    parts = {"demo": demo, "kills": kills, "corruptions": corruptions}
+    parts = {"demo": demo, "kills": kills, "corpus": corpus, "corruptions": corruptions}
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("part", choices=(*parts, "all"))
     wanted = parser.parse_args().part
@@ -82,6 +82,20 @@ def kills() -> bool:
                 return False
             mark.touch()
         say(f"kills: {(batch + 1) * KILLS_A_BATCH} of {KILLS}, 0 differences")
+    return True
+
+
+def corpus() -> bool:
+    """100 SIGKILLs in count, reduce and encode, some of workers' parents; 1,000 damaged bytes."""
+    script = ROOT / "tests" / "faults" / "corpus_campaign.py"
+    for workers, counts in ((1, (70, CORRUPTIONS)), (2, (30, 0))):
+        directory = NIGHTLY / f"corpus-{workers}"
+        directory.mkdir(exist_ok=True)
+        options = ["--kills", str(counts[0]), "--corruptions", str(counts[1])]
+        command = [sys.executable, str(script), str(directory), *options]
+        done = subprocess.run([*command, "--workers", str(workers)], check=False)  # noqa: S603
+        if done.returncode:
+            return False
     return True
 
 

@@ -18,3 +18,17 @@ def test_twenty_kills_leave_no_trace(tmp_path: Path) -> None:
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "differences: 0" in done.stdout
+
+
+def test_ten_kills_of_the_work_over_a_corpus_leave_no_trace(tmp_path: Path) -> None:
+    script = CAMPAIGN.with_name("corpus_campaign.py")
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path), "--kills", "10", "--corruptions", "10"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "differences: 0" in done.stdout

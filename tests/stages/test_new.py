@@ -68,3 +68,31 @@ def test_what_cannot_be_a_run_is_refused_and_nothing_is_written(tmp_path: Path) 
     new_run("bonsai", [text], tmp_path)
     with pytest.raises(ConfigError, match="exists already"):
         new_run("bonsai", [text], tmp_path)
+
+
+def test_the_paths_of_a_dot_env_file_are_taken_when_none_is_given(tmp_path: Path) -> None:
+    for number in range(3):
+        write(tmp_path / "data" / f"train.{number}.jsonl", {"text": "A tree."})
+    write(tmp_path / "data" / "held_out.jsonl", {"text": "A pot."})
+    text = "# mine\nexport DATA_PATH='data/train.*.jsonl'\nVAL_PATH=data/held_out.jsonl\nOTHER=\n"
+    (tmp_path / ".env").write_text(text)
+
+    (source,) = load_run(new_run("bonsai", [], tmp_path)).sources
+
+    assert source.name == "train"
+    assert len(find_files(source.paths, tmp_path)) == 3
+    assert [file.name for file in find_files(source.validation_paths, tmp_path)] == [
+        "held_out.jsonl"
+    ]
+
+
+def test_without_data_and_dot_env_both_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--data PATH .*, or DATA_PATH"):
+        new_run("bonsai", [], tmp_path)
+    write(tmp_path / "texts.jsonl", {"text": "A tree."})
+    write(tmp_path / "chats.jsonl", CHAT)
+    (tmp_path / ".env").write_text("DATA_PATH=texts.jsonl\nVAL_PATH=chats.jsonl\n")
+    with pytest.raises(
+        ConfigError, match="VAL_PATH: .*holds conversations, and DATA_PATH has none"
+    ):
+        new_run("bonsai", [], tmp_path)

@@ -130,7 +130,14 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("run_file", type=Path, metavar="RUN.toml")
     verb = verbs.add_parser("new", parents=[common], description="Write a run file.")
     verb.add_argument("name", metavar="NAME")
-    verb.add_argument("--data", type=Path, nargs="+", required=True, metavar="PATH")
+    verb.add_argument(
+        "--data",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="PATH",
+        help="files and folders; left out: DATA_PATH (and VAL_PATH) of the file .env",
+    )
     _add_chat(verbs.add_parser("chat", description="Talk to a trained run."))
     return parser
 

@@ -147,6 +147,9 @@ class SourceConfig:
         "documents", "what a row is"
     )
     paths: tuple[str, ...] = setting((), "files or globs, relative to the run file")
+    validation_paths: tuple[str, ...] = setting(
+        (), "files held out whole; without them, a share of the rows is (validation_fraction)"
+    )
     text_field: str = setting("text", "the key or column that holds a document's text")
     synthetic: str | None = setting(None, "name of a built-in generator, instead of paths")
     rows: int | None = setting(
@@ -163,6 +166,8 @@ class SourceConfig:
             return [("paths", "give either paths or synthetic, and not both")]
         if self.synthetic and not self.rows:
             return [("rows", "a synthetic source needs the number of rows to generate")]
+        if self.validation_paths and (self.synthetic or self.kind == "preferences"):
+            return [("validation_paths", "only documents and conversations of files have them")]
         return []
 
 

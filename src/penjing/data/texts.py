@@ -140,7 +140,8 @@ def _mended(
         place = first + number - 1
         value, reason = json_object(line, first=place == 1)
         if reason:
-            quarantine.add_raw(file, place, reason, line[:200])
+            whole = line + b"\n" if number < len(raw) else line
+            quarantine.add_raw(file, place, reason, whole[:200])
             continue
         try:
             found[number] = document_text(value, text_field).encode()

@@ -7,6 +7,7 @@ the stage's choice.
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from penjing.artifacts.records import ItemRecord, TaskResult
 from penjing.evaluate.generative import Answered, answer_problems
@@ -26,6 +27,11 @@ class TaskProblems:
     task: Task
     problems: tuple[Problem, ...]
     reason: str = ""
+
+    @cached_property
+    def majority_baseline(self) -> float | None:
+        """Grading every answer of the task against every problem: once, not once a stage."""
+        return majority_baseline(self.task, self.problems)
 
 
 @dataclass(frozen=True)
@@ -112,7 +118,7 @@ def _result(
         high=min(1.0, high),
         n=len(scores),
         random_baseline=random_baseline(entry.task, entry.problems),
-        majority_baseline=majority_baseline(entry.task, entry.problems),
+        majority_baseline=entry.majority_baseline,
         items=tuple(records),
     )
 

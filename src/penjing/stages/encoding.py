@@ -5,7 +5,7 @@ How chunks become the shards of a source is the shards stage's duty. Torch is no
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -45,6 +45,14 @@ class EncodedRows:
     held_out: NDArray[np.bool_]
 
 
+@dataclass(frozen=True)
+class EncodeTask:
+    """A part of a source, and below which hash its rows are held out, of 2**32."""
+
+    part: SourcePart
+    held_out_below: int
+
+
 def encode_job(
     directory: Path,
     config: ShardsConfig,
@@ -54,26 +62,29 @@ def encode_job(
     tokenizer: Tokenizer,
 ) -> Job:
     """The plan: every source but preferences, in order, in chunks of its files."""
-    shared = {
-        "format": FORMAT,
-        "tokenizer": tokenizer.digest,
-        "validation_fraction": config.validation_fraction,
-    }
-    chunks = [
-        Chunk(part.label, shared | part.settings, part.inputs, part.size, part)
-        for source in sources
-        for part in source_parts(source, base, seed, chunk_files=config.chunk_files, whole=False)
-    ]
-    return Job(directory, tuple(chunks), encode_chunk, (tokenizer, config.validation_fraction))
+    shared = {"format": FORMAT, "tokenizer": tokenizer.digest}
+    chunks = []
+    for source in sources:
+        share = 0.0 if source.validation_paths else config.validation_fraction
+        kept_apart = replace(source, paths=source.validation_paths, rows=None)
+        for files, held_out in ((source, share), (kept_apart, 1.0)):
+            if not (files.paths or files.synthetic) or (files.synthetic and held_out == 1.0):
+                continue
+            settings = shared | {"held_out": held_out}
+            parts = source_parts(files, base, seed, chunk_files=config.chunk_files, whole=False)
+            for part in parts:
+                task = EncodeTask(part, int(held_out * 2**32))
+                own = settings | part.settings
+                chunks.append(Chunk(part.label, own, part.inputs, part.size, task))
+    return Job(directory, tuple(chunks), encode_chunk, tokenizer)
 
 
 def encode_chunk(
-    shared: tuple[Tokenizer, float], part: SourcePart, directory: Path, advance: Advance
+    tokenizer: Tokenizer, task: EncodeTask, directory: Path, advance: Advance
 ) -> dict[str, Any]:
     """Writes the shards `train` and `validation` of a part of a source; returns their counts."""
-    tokenizer, validation_fraction = shared
+    part = task.part
     quarantine = Quarantine(directory / QUARANTINE)
-    below = int(validation_fraction * 2**32)
     rows = _documents if part.source.kind == "documents" else _conversations
     new_shard = partial(
         ShardWriter,
@@ -84,7 +95,7 @@ def encode_chunk(
     )
     longest = done = tokens = 0
     with new_shard(SPLITS[0]) as train, new_shard(SPLITS[1]) as validation:
-        for batch in rows(part, tokenizer, below, quarantine):
+        for batch in rows(part, tokenizer, task.held_out_below, quarantine):
             _add(train, batch, ~batch.held_out)
             _add(validation, batch, batch.held_out)
             longest = max(longest, int(batch.lengths.max()))

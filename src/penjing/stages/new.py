@@ -30,6 +30,7 @@ class FoundSource:
     kind: str
     num_bytes: int
     """Of text, by the files' sizes."""
+    validation_paths: tuple[str, ...] = ()
 
 
 def new_run(name: str, data: Sequence[Path], directory: Path) -> Path:
@@ -42,9 +43,15 @@ def new_run(name: str, data: Sequence[Path], directory: Path) -> Path:
     path = directory / f"{name}.toml"
     if path.exists():
         raise ConfigError(f"{path} exists already: choose another name or move it away")
-    if not data:
-        raise ConfigError("no data was given: wanted --data PATH [PATH ...]")
+    environment = _read_environment(directory / ".env") if not data else {}
+    if not data and "DATA_PATH" not in environment:
+        raise ConfigError(
+            f"no data was given: wanted --data PATH [PATH ...], or DATA_PATH in {directory}/.env"
+        )
+    data = data or [directory / environment["DATA_PATH"]]
     sources = _distinct([source for one in data for source in _look_at(one.absolute())])
+    if "VAL_PATH" in environment:
+        sources = _with_validation(sources, (directory / environment["VAL_PATH"]).absolute())
     if not any(source.kind == "documents" for source in sources):
         raise ConfigError("pretraining needs text, and every path given holds chats or preferences")
     text = _run_file(name, sources)
@@ -53,9 +60,32 @@ def new_run(name: str, data: Sequence[Path], directory: Path) -> Path:
     return path
 
 
+def _read_environment(path: Path) -> dict[str, str]:
+    """The names and values of a `.env` file; none when there is no such file."""
+    if not path.exists():
+        return {}
+    lines = (line.strip().removeprefix("export ") for line in path.read_text("utf-8").splitlines())
+    pairs = (line.partition("=") for line in lines if "=" in line and not line.startswith("#"))
+    values = {name.strip(): value.strip().strip("\"'") for name, _, value in pairs}
+    return {name: value for name, value in values.items() if value}
+
+
+def _with_validation(sources: list[FoundSource], path: Path) -> list[FoundSource]:
+    """The files of `path` held out whole, in the first source that has rows of their kind."""
+    found = list(sources)
+    for held_out in _look_at(path):
+        place = next((k for k, one in enumerate(found) if one.kind == held_out.kind), None)
+        if place is None:
+            raise ConfigError(f"VAL_PATH: {path} holds {held_out.kind}, and DATA_PATH has none")
+        found[place] = replace(found[place], validation_paths=held_out.paths)
+    return found
+
+
 def _look_at(path: Path) -> Iterator[FoundSource]:
     """One source for each kind of rows; files that cannot be read are passed over."""
-    files = find_files([glob.escape(str(path)) + ("/**/*" if path.is_dir() else "")], path.parent)
+    is_glob = not path.exists()
+    pattern = str(path) if is_glob else glob.escape(str(path))
+    files = find_files([pattern + ("/**/*" if path.is_dir() else "")], path.parent)
     found: dict[str, list[str]] = {}
     sizes: dict[str, int] = {}
     for suffix in READERS:
@@ -65,7 +95,9 @@ def _look_at(path: Path) -> Iterator[FoundSource]:
             same = [file for file in group if kinds[file] == kind]
             paths = [glob.escape(str(file)) for file in same]
             if path.is_dir() and same == group:
-                paths = [f"{glob.escape(str(path))}/**/*{suffix}"]
+                paths = [f"{pattern}/**/*{suffix}"]
+            elif is_glob and same == files:
+                paths = [pattern]
             found.setdefault(kind, []).extend(paths)
             sizes[kind] = sizes.get(kind, 0) + sum(map(text_bytes, same))
     if not found:
@@ -118,9 +150,11 @@ def _run_file(name: str, sources: Sequence[FoundSource]) -> str:
 
 def _source_table(source: FoundSource) -> str:
     paths = json.dumps(source.paths, ensure_ascii=False)  # TOML writes strings as JSON does
+    held_out = json.dumps(source.validation_paths, ensure_ascii=False)
     return (
         f"[sources.{source.name}]  # about {source.num_bytes / 1e6:.1f} MB of text\n"
         f'kind = "{source.kind}"\npaths = {paths}\n'
+        + (f"validation_paths = {held_out}\n" if source.validation_paths else "")
     )
 
 

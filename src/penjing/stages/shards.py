@@ -35,7 +35,7 @@ def run(context: StageContext) -> dict[str, Any]:
     counts = []
     with staged(context.directory("shards")) as directory:
         for source in _sources(context):
-            own = [one for one in finished if one.chunk.task.source.name == source.name]
+            own = [one for one in finished if one.chunk.task.part.source.name == source.name]
             counts.append(_join(context, tokenizer, source, own, directory))
     discard(job.directory)
     return {"sources": counts, "tokens": sum(count["tokens"] for count in counts)}

@@ -6,6 +6,7 @@ Plots are `schemata`'s; requests for stories are `exchanges`'.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import chain, repeat
 from random import Random
 
@@ -116,6 +117,27 @@ class Story:
     thing: str
 
 
+_DRAWN_ANEW: dict[str, Sequence[str]] = {
+    "X": _ROADSIDE,
+    "near": _ROADSIDE + _BESIDE,
+    "S": _STOOD_ON,
+    "M": ANIMALS,
+    "TR": TRAITS,
+    "Q": NUMBERS[1:],
+    "D": DAYS,
+    "weather": _WEATHER,
+}
+_NEVER_TWICE = ("X", "near", "S", "M")
+"""Slots that never take a thing or an animal that the story is about."""
+
+
+@cache
+def _other_colors(color: str, *, sized: bool) -> tuple[str, ...]:
+    others = tuple(other for other in COLORS if other != color)
+    sizes = tuple(f"{size} {other}" for size in _SIZES for other in others)
+    return others + sizes if sized else others
+
+
 class _Slots(dict[str, str]):
     """What stays the same in one story; the other slots are drawn anew at each mention.
 
@@ -130,19 +152,8 @@ class _Slots(dict[str, str]):
         self._friend_forms = [friend, introduction]
         self._rng = rng
         self._last: dict[str, str] = {}
-        colors = [color for color in COLORS if color != fixed["TC"]]
-        self._choices: dict[str, Sequence[str]] = {
-            "C1": colors,
-            "C": colors + [f"{size} {color}" for size in _SIZES for color in colors],
-            "X": [thing for thing in _ROADSIDE if thing not in taken],
-            "near": [thing for thing in _ROADSIDE + _BESIDE if thing not in taken],
-            "S": [thing for thing in _STOOD_ON if thing not in taken],
-            "M": [animal for animal in ANIMALS if animal not in taken],
-            "TR": TRAITS,
-            "Q": NUMBERS[1:],
-            "D": DAYS,
-            "weather": _WEATHER,
-        }
+        self._taken = taken
+        self._choices: dict[str, Sequence[str]] = {}
 
     def __missing__(self, name: str) -> str:
         if name == "F":
@@ -151,9 +162,20 @@ class _Slots(dict[str, str]):
             return self._time()
         if name == "Y":
             return f"{pick(self._rng, _SIDES)} a {self['C']} {self['near']}"
-        choices = [word for word in self._choices[name] if word != self._last.get(name)]
+        if name not in self._choices:
+            self._choices[name] = self._words(name)
+        choices, last = self._choices[name], self._last.get(name)
+        if last is not None:
+            choices = [word for word in choices if word != last]
         self._last[name] = pick(self._rng, choices)
         return self._last[name]
+
+    def _words(self, name: str) -> Sequence[str]:
+        """What a new mention of the slot is drawn from, but for the last one drawn."""
+        if name in ("C", "C1"):
+            return _other_colors(self["TC"], sized=name == "C")
+        taken = self._taken if name in _NEVER_TWICE else ()
+        return [word for word in _DRAWN_ANEW[name] if word not in taken]
 
     def _time(self) -> str:
         weather = f"{self['weather']} " if self._rng.random() < 0.7 else ""
