@@ -20,7 +20,8 @@ import pytest
 from penjing import errors
 from penjing.artifacts import records
 from penjing.cli.main import VERBS
-from penjing.config.schema import MixtureShare, RunConfig, SourceConfig, key_of
+from penjing.config.names import key_of
+from penjing.config.schema import MixtureShare, RunConfig, SourceConfig
 from penjing.data.chunks import ChunkRecord
 from penjing.data.shards import ShardInfo
 from penjing.sources.quarantine import BadRow

@@ -95,7 +95,6 @@ def test_the_tokenizers_chapter_compares_with_other_vocabularies(
         token_bytes_std=2.8765,
         max_chars=2_000_000_000,
         doc_cap=10_000,
-        train_seconds=20.789,
         absent={"GPT-4": "bpe_openai is not installed"},
         texts=tuple(compression("news", 1819, tokens)),
     )

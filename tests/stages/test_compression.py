@@ -12,8 +12,10 @@ import pytest
 from penjing.artifacts.directories import verified
 from penjing.artifacts.lines import read_record
 from penjing.artifacts.records import TokenizerEvaluation
+from penjing.artifacts.stage import read_manifest
 from penjing.cli.main import main
 from penjing.config.loading import load_run
+from penjing.config.schema import SourceConfig
 from penjing.stages import compression
 from penjing.stages.context import StageContext
 from penjing.text.compression import SAMPLES, sample
@@ -70,8 +72,9 @@ def test_the_stage_measures_its_tokenizer_on_every_text(small_run: Path) -> None
     assert found.vocab_size == 512
     assert found.num_special_tokens == 16
     assert found.token_bytes_min == 1
-    assert found.train_seconds is not None
-    assert found.train_seconds > 0
+    manifest = read_manifest(small_run / "tokenizer")
+    assert manifest is not None
+    assert manifest.results["train_seconds"] > 0
 
 
 def test_held_out_text_is_what_the_shards_hold_out(small_run: Path) -> None:
@@ -81,6 +84,28 @@ def test_held_out_text_is_what_the_shards_hold_out(small_run: Path) -> None:
     assert len(found["validation"]) == shard["documents"]
     assert sum(len(text.encode()) for text in found["validation"]) == shard["bytes"]
     assert len(found["train"]) + len(found["validation"]) == 120
+
+
+def test_files_that_are_held_out_whole_are_the_validation_text(tmp_path: Path) -> None:
+    for name in ("one", "two", "apart"):
+        (tmp_path / f"{name}.txt").write_text(f"The text of {name}.")
+    source = SourceConfig("mine", paths=("one.txt", "two.txt"), validation_paths=("apart.txt",))
+    config = dataclasses.replace(load_run(SMALL), sources=(source,))
+    found = compression.run_texts(StageContext(config, tmp_path, tmp_path, lambda _: None))
+    assert found["train"] == ["The text of one.", "The text of two."]
+    assert found["validation"] == ["The text of apart."]
+
+
+def test_no_more_text_is_measured_than_wanted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compression, "TEXT_BYTES", 30)
+    rows = "".join(json.dumps({"text": f"Text number {n} of many."}) + "\n" for n in range(1000))
+    (tmp_path / "rows.jsonl").write_text(rows)
+    sources = (SourceConfig("mine", paths=("rows.jsonl",)),)
+    config = dataclasses.replace(load_run(SMALL), sources=sources)
+    found = compression.run_texts(StageContext(config, tmp_path, tmp_path, lambda _: None))
+    assert [len(texts) for texts in found.values()] == [2, 2]
 
 
 def test_a_package_that_is_not_installed_is_told(small_run: Path) -> None:

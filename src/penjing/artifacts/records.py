@@ -134,7 +134,6 @@ class TokenizerEvaluation:
     token_bytes_std: float
     max_chars: int | None
     doc_cap: int | None
-    train_seconds: float | None
     absent: dict[str, str]
     texts: tuple[CompressionRecord, ...]
 

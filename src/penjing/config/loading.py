@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import tomli_w
 
-from penjing.config.names import near_miss, right_name
+from penjing.config.names import key_of, near_miss, right_name
 from penjing.config.positions import Key, line_numbers, split_key
 from penjing.config.schema import (
     STAGE_NAMES,
@@ -25,7 +25,6 @@ from penjing.config.schema import (
     RunConfig,
     SourceConfig,
     TrainingConfig,
-    key_of,
 )
 from penjing.errors import ConfigError
 

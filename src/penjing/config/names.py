@@ -8,7 +8,7 @@ import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, get_args, get_type_hints
 
-from penjing.config.schema import MixtureShare, RunConfig, SourceConfig, key_of
+from penjing.config.schema import MixtureShare, RunConfig, SourceConfig
 
 OTHER_NAMES = {
     "depth": "n_layer n_layers num_layers num_hidden_layers",
@@ -39,6 +39,11 @@ OTHER_NAMES = {
     "pretrain": "train base_train",
     "name": "out_dir run_name",
 }
+
+
+def key_of(field_name: str) -> str:
+    """The name in TOML: a field that would be a word of Python's has an underscore after it."""
+    return field_name.removesuffix("_")
 
 
 def near_miss(word: str, known: Iterable[str]) -> str:

@@ -24,11 +24,6 @@ Problems = list[tuple[str, str]]
 """Cross-field mistakes found by a section: (field name, what is wrong and what to do)."""
 
 
-def key_of(field_name: str) -> str:
-    """The name in TOML: a field that would be a word of Python's has an underscore after it."""
-    return field_name.removesuffix("_")
-
-
 def setting(
     default: Any,
     help: str,

@@ -9,9 +9,8 @@ import hashlib
 import importlib.util
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -19,10 +18,11 @@ from penjing.artifacts.lines import write_atomic
 from penjing.artifacts.progress import Progress
 from penjing.artifacts.records import CompressionRecord, TokenizerEvaluation
 from penjing.artifacts.stage import read_manifest, run_lock
-from penjing.config.schema import RunConfig
+from penjing.config.schema import RunConfig, SourceConfig
 from penjing.errors import ArtifactError, DataError
 from penjing.sources.quarantine import Quarantine
 from penjing.stages.context import Show, StageContext
+from penjing.stages.encoding import is_held_out
 from penjing.stages.inputs import open_documents
 from penjing.text.bpe import utf8
 from penjing.text.compression import OURS, SAMPLES, compression, sample, token_byte_lengths
@@ -53,21 +53,18 @@ def evaluate_run(config: RunConfig, base: Path, runs: Path, show: Show) -> Path:
     """
     context = StageContext(config, base, runs / config.name, show)
     with run_lock(context.run_dir):
-        manifest = read_manifest(context.directory("tokenizer"))
-        if manifest is None:
+        if read_manifest(context.directory("tokenizer")) is None:
             raise ArtifactError(
                 f"{context.run_dir}: found no finished tokenizer to evaluate; run "
                 "`penjing tokenizer` with the run file"
             )
-        found = write_evaluation(context, context.tokenizer(), manifest.results)
+        found = write_evaluation(context, context.tokenizer())
     for text in _said(found):
         show(Progress("tokenizer", "message", text=text))
     return context.run_dir
 
 
-def write_evaluation(
-    context: StageContext, tokenizer: Tokenizer, results: Mapping[str, Any]
-) -> TokenizerEvaluation:
+def write_evaluation(context: StageContext, tokenizer: Tokenizer) -> TokenizerEvaluation:
     """Measures the tokenizer and writes `tokenizer/evaluation.json`.
 
     It is none of the files that `files.json` lists: what it says depends on the packages that are
@@ -92,7 +89,6 @@ def write_evaluation(
         token_bytes_std=float(lengths.std(ddof=1)),
         max_chars=config.max_chars,
         doc_cap=config.doc_cap_chars,
-        train_seconds=results.get("train_seconds"),
         absent=absent,
         texts=tuple(records),
     )
@@ -117,21 +113,34 @@ def run_texts(context: StageContext) -> dict[str, list[str]]:
     sources = [source for source in config.sources if source.kind == "documents"]
     found: dict[str, list[str]] = {"train": [], "validation": []}
     for source in sources:
-        left, read = dict.fromkeys(found, TEXT_BYTES // len(sources)), 0
-        for text in open_documents(source, context.base, config.seed, Quarantine()):
-            raw = utf8(text)
-            split = "validation" if _held_out(raw, config.shards.validation_fraction) else "train"
-            if left[split] > 0:
-                found[split].append(text[:TEXT_BYTES])
-                left[split] -= len(raw)
-            read += len(raw)
-            if max(left.values()) <= 0 or read > READ_BYTES:
-                break
+        share = 0.0 if source.validation_paths else config.shards.validation_fraction
+        parts = [(source, share)]
+        if source.validation_paths:
+            parts.append((replace(source, paths=source.validation_paths, rows=None), 1.0))
+        for part, held_out in parts:
+            wanted = TEXT_BYTES // len(sources)
+            for split, texts in _drawn(context, part, int(held_out * 2**32), wanted).items():
+                found[split] += texts
     return found
 
 
-def _held_out(raw: bytes, fraction: float) -> bool:
-    return int.from_bytes(hashlib.sha256(raw).digest()[:4], "big") < int(fraction * 2**32)
+def _drawn(
+    context: StageContext, source: SourceConfig, held_out_below: int, wanted_bytes: int
+) -> dict[str, list[str]]:
+    """The first texts of a source, so many bytes of what is trained and of what is held out."""
+    possible = ["train"] * (held_out_below < 2**32) + ["validation"] * (held_out_below > 0)
+    found: dict[str, list[str]] = {split: [] for split in possible}
+    left, read = dict.fromkeys(possible, wanted_bytes), 0
+    for text in open_documents(source, context.base, context.config.seed, Quarantine()):
+        raw = utf8(text)
+        split = "validation" if is_held_out(raw, held_out_below) else "train"
+        if left[split] > 0:
+            found[split].append(text[:wanted_bytes])
+            left[split] -= len(raw)
+        read += len(raw)
+        if max(left.values()) <= 0 or read > READ_BYTES:
+            break
+    return found
 
 
 def reference_vocabularies() -> tuple[dict[str, Vocabulary], dict[str, str]]:

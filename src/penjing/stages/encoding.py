@@ -123,7 +123,7 @@ def _documents(
             lengths + 1,
             np.diff(batch.ends, prepend=0),
             None,
-            np.array([_held_out(text, below) for text in batch.texts()], dtype=np.bool_),
+            np.array([is_held_out(text, below) for text in batch.texts()], dtype=np.bool_),
         )
 
 
@@ -138,10 +138,10 @@ def _conversations(
         lengths = np.array([len(r.ids) for r in rendered], dtype=np.int64)
         trained = np.concatenate([np.array(r.trained, dtype=np.bool_) for r in rendered])
         num_bytes = np.add.reduceat(byte_lengths[ids], np.cumsum(lengths) - lengths)
-        held = [_held_out(tokenizer.decode_bytes(r.ids), below) for r in rendered]
+        held = [is_held_out(tokenizer.decode_bytes(r.ids), below) for r in rendered]
         yield EncodedRows(ids, lengths, num_bytes, trained, np.array(held, dtype=np.bool_))
 
 
-def _held_out(text: bytes, below: int) -> bool:
+def is_held_out(text: bytes, below: int) -> bool:
     """Whether a row is for validation: by its content, so that it stays there."""
     return int.from_bytes(hashlib.sha256(text).digest()[:4], "big") < below

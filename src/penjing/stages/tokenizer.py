@@ -53,7 +53,7 @@ def run(context: StageContext) -> dict[str, Any]:
         results["bad_rows"] = Quarantine.merged(parts, directory / QUARANTINE).bad
     sweep_unplanned(counts)
     discard(merges.directory)
-    write_evaluation(context, context.tokenizer(), results)
+    write_evaluation(context, context.tokenizer())
     return results
 
 
@@ -66,7 +66,7 @@ def _take(context: StageContext) -> dict[str, Any]:
         _say(context, remark)
     with staged(context.directory("tokenizer")) as directory:
         write_tokenizer(directory, tokenizer, {"from": config.from_})
-    write_evaluation(context, tokenizer, {})
+    write_evaluation(context, tokenizer)
     return _facts(tokenizer)
 
 
@@ -165,7 +165,8 @@ def _train_all(
     for group, parts in groups.items():
         tokenizer, found = _train(context, parts, group)
         (directory / group).mkdir(exist_ok=True)
-        training = identity(context.config.tokenizer) | {"language": group or None}
+        config = context.config.tokenizer
+        training = identity(config) | {"pattern": config.trained_pattern, "language": group or None}
         write_tokenizer(directory / group, tokenizer, training)
         facts[group] = found
     results = facts.pop("")
