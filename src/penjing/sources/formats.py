@@ -125,9 +125,25 @@ def _plain(path: Path) -> Iterator[bytes]:
 
 
 def _gzipped(path: Path) -> Iterator[bytes]:
-    with gzip.open(path, "rb") as stream:
-        while chunk := stream.read(_CHUNK_BYTES):
+    opened, damage = _gzip()
+    with opened(path, "rb") as stream:
+        while True:
+            try:
+                chunk = stream.read(_CHUNK_BYTES)
+            except damage as bad:
+                raise zlib.error(str(bad)) from bad
+            if not chunk:
+                return
             yield chunk
+
+
+def _gzip() -> tuple[Callable[..., Any], type[Exception]]:
+    """What opens a gzip file, and what it raises of damaged data: ISA-L where it is installed."""
+    try:
+        from isal import igzip, isal_zlib
+    except ImportError:
+        return gzip.open, zlib.error
+    return igzip.open, isal_zlib.error
 
 
 def _zstandard(path: Path) -> Iterator[bytes]:
