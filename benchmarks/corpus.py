@@ -8,9 +8,10 @@ HTML loses its tags, manual pages their requests, code stays as it is. A documen
 been seen is dropped, so nothing repeats to fill a size; the order is that of the text's hash, so
 the same packages give the same files. Chinese is what holds more than 12 % Han characters.
 
-Writes `mix.jsonl` (200 MB of text), `mix20.jsonl` (its first 20 MB, for slow peers), eight
-`full/NN.jsonl.gz` (all of it), `heldout_KIND.jsonl` (2 % that no training file holds),
-`zh.jsonl` (the Chinese of `--data` alone), and `corpus.json`, which says what they hold.
+Writes `mix.jsonl` (200 MB of text: 52 % English, 24 % code, 24 % Chinese), `mix20.jsonl` (20 MB
+of the same, for slow peers), eight `full/NN.jsonl.gz` (all of it, at most 230 MB of code),
+`heldout_KIND.jsonl` (2 % that no training file holds), `zh.jsonl` (the Chinese of `--data` alone),
+and `corpus.json`, which says what they hold.
 """
 
 import argparse
@@ -52,6 +53,7 @@ OTHER_LANGUAGES = re.compile(r"/(?!en|zh)[a-z]{2}-[A-Z]{2}/")
 KINDS = ("en", "code", "zh")
 MIX_BYTES = 200_000_000
 SMALL_BYTES = 20_000_000
+MIX_SHARES = {"en": 0.52, "code": 0.24, "zh": 0.24}
 CODE_BYTES = 230_000_000
 FILES = 8
 HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff]")
@@ -191,39 +193,40 @@ def _distinct(documents: Iterable[tuple[str, str]]) -> dict[bytes, tuple[str, st
 def _write(documents: dict[bytes, tuple[str, str]], out: Path) -> dict[str, Any]:
     heldout: dict[str, list[str]] = {kind: [] for kind in KINDS}
     training: list[tuple[str, str]] = []
-    code = 0
-    for _, (kind, text) in sorted(documents.items()):
-        if kind == "code":
-            code += len(text)
-            if code > CODE_BYTES:
-                continue
-        if hashlib.blake2b(text.encode(), digest_size=2).digest() < b"\x05\x1e":  # 2 %
+    for key, (kind, text) in sorted(documents.items()):
+        if key[-2:] < b"\x05\x1e":  # 2 %
             heldout[kind].append(text)
         else:
             training.append((kind, text))
-    texts = [text for _, text in training]
     sizes: dict[str, Any] = {
         f"heldout_{kind}": _write_lines(out / f"heldout_{kind}.jsonl", heldout[kind])
         for kind in KINDS
     }
-    sizes["mix"] = _write_lines(out / "mix.jsonl", _first(texts, MIX_BYTES))
-    sizes["mix20"] = _write_lines(out / "mix20.jsonl", _first(texts, SMALL_BYTES))
+    for name, limit in (("mix", MIX_BYTES), ("mix20", SMALL_BYTES)):
+        limits = {kind: int(share * limit) for kind, share in MIX_SHARES.items()}
+        texts = [text for _, text in _first(training, limits)]
+        sizes[name] = _write_lines(out / f"{name}.jsonl", texts)
     (out / "full").mkdir(exist_ok=True)
+    full = _first(training, {"en": sys.maxsize, "code": CODE_BYTES, "zh": sys.maxsize})
     for number in range(FILES):
-        path = out / "full" / f"{number:02d}.jsonl.gz"
-        sizes[f"full/{number:02d}"] = _write_lines(path, texts[number::FILES])
+        texts = [text for _, text in full[number::FILES]]
+        sizes[f"full/{number:02d}"] = _write_lines(out / "full" / f"{number:02d}.jsonl.gz", texts)
     bytes_of = Counter[str]()
-    for kind, text in training:
+    for kind, text in full:
         bytes_of[kind] += len(text.encode())
-    return {"training bytes by kind": bytes_of, **sizes}
+    return {"bytes by kind in full": bytes_of, **sizes}
 
 
-def _first(texts: list[str], limit: int) -> Iterator[str]:
-    total = 0
-    for text in texts:
-        if total + len(text.encode()) <= limit:
-            total += len(text.encode())
-            yield text
+def _first(training: list[tuple[str, str]], limits: dict[str, int]) -> list[tuple[str, str]]:
+    """The first documents of every kind up to its limit in bytes, in the order of another hash."""
+    taken: dict[bytes, tuple[str, str]] = {}
+    total = Counter[str]()
+    for kind, text in training:
+        data = text.encode()
+        if total[kind] + len(data) <= limits[kind]:
+            total[kind] += len(data)
+            taken[hashlib.blake2b(data).digest()] = (kind, text)
+    return [document for _, document in sorted(taken.items())]
 
 
 def _write_lines(path: Path, texts: Iterable[str]) -> dict[str, int]:

@@ -9,6 +9,7 @@
 #include <cstring>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 namespace penjing {
 
@@ -83,5 +84,19 @@ class WordReader {
     const uint8_t* end_;
     const uint8_t* record_ = nullptr;
 };
+
+// Several blobs as one: counts of equal words are summed. Throws std::invalid_argument for a damaged
+// or unsorted blob, std::length_error for a count over 2^63.
+std::string merge_words(const std::vector<Bytes>& blobs);
+
+// The distinct counts of a blob, ascending, with how many words have each and those words' bytes.
+struct Histogram {
+    std::vector<int64_t> counts, words, bytes;
+};
+Histogram count_histogram(Bytes blob);
+
+// Threshold sampling: a word stays if its count is at least the threshold, else if its hash says so,
+// with probability count / threshold; its count becomes max(count, threshold).
+std::string sample_words(Bytes blob, uint64_t threshold);
 
 }  // namespace penjing
