@@ -28,7 +28,7 @@ namespace penjing {
 namespace {
 
 constexpr int64_t kMinPairCount = 2;  // a pair seen once is no regularity
-constexpr size_t kAhead = 16;         // places fetched in advance: hides most of the memory's latency
+constexpr size_t kAhead = 32;         // places fetched in advance: hides most of the memory's latency
 
 using Place = uint32_t;
 
@@ -129,6 +129,22 @@ class PairTable {
     size_t used_ = 0;
 };
 
+// The same for bytes alone, before the first merge.
+class BytePairTable {
+   public:
+    BytePairTable() : entries_(1 << 16) {
+        for (size_t pair = 0; pair < entries_.size(); ++pair) {
+            entries_[pair].key = uint64_t(pair >> 8) << 32 | (pair & 0xFF);
+        }
+    }
+
+    PairTable::Entry& operator()(uint32_t left, uint32_t right) { return entries_[left << 8 | right]; }
+    std::vector<PairTable::Entry>& entries() { return entries_; }
+
+   private:
+    std::vector<PairTable::Entry> entries_;
+};
+
 // What stands on one side of the merged pair, by token.
 struct Side {
     struct Tally {
@@ -186,14 +202,14 @@ class Trainer {
     }
 
     std::vector<uint32_t> run(const Tick& tick) {
-        count_all(kMinPairCount);
+        list_all(BytePairTable(), kMinPairCount);
         std::vector<uint32_t> merges;
         merges.reserve(2 * wanted_);
         while (merges.size() < 2 * wanted_) {
             if (heap_.empty() || heap_.front().count < floor_) {
                 if (floor_ <= kMinPairCount) break;
                 may_guess_ = false;
-                count_all(kMinPairCount);
+                list_all(PairTable(), kMinPairCount);
                 continue;
             }
             std::pop_heap(heap_.begin(), heap_.end());
@@ -241,10 +257,10 @@ class Trainer {
     }
 
     // Lists every pair of at least `floor` anew.
-    void count_all(int64_t floor) {
+    template <class Table>
+    void list_all(Table table, int64_t floor) {
         heap_.clear();
         floor_ = floor;
-        PairTable table;
         for_each_pair([&](Number left, Number right, size_t at) {
             auto& entry = table(left, right);
             entry.weight += weights_[slots_[at].weight];
