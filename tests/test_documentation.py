@@ -20,6 +20,7 @@ import pytest
 from penjing import errors
 from penjing.artifacts import records
 from penjing.cli.main import VERBS
+from penjing.config.names import key_of
 from penjing.config.schema import MixtureShare, RunConfig, SourceConfig
 from penjing.data.chunks import ChunkRecord
 from penjing.data.shards import ShardInfo
@@ -160,7 +161,7 @@ def test_every_relative_link_resolves(name: str) -> None:
 def keys_of(section: Any, path: str) -> Iterator[tuple[str, str]]:
     """(table, key) of everything that a run file may hold; names of sources are NAME."""
     for key, hint in get_type_hints(section).items():
-        yield path, key
+        yield path, key_of(key)
         for inner in (hint, *get_args(hint)):
             if dataclasses.is_dataclass(inner) and inner is not MixtureShare:
                 names = [path, key, "NAME" if inner is SourceConfig else ""]

@@ -219,3 +219,12 @@ def test_identity_holds_what_changes_the_result_and_no_conduct() -> None:
     assert not any("cadence" in key or "sample" in key for key in fields)
     assert "microbatch_rows" not in fields
     assert identity(run.source("chats"))["paths"] == ["chats/*.jsonl"]
+
+
+def test_a_key_that_is_a_word_of_python_is_written_without_its_underscore() -> None:
+    run = parse_run(GOOD, "run.toml", ["tokenizer.from=gpt2/tokenizer.json"])
+    assert run.tokenizer.from_ == "gpt2/tokenizer.json"
+    assert identity(run.tokenizer)["from"] == "gpt2/tokenizer.json"
+    assert parse_run(dump_run(run), "config.toml") == run
+    assert "write from in [tokenizer]" in mistakes(GOOD, "tokenizer.tokenizer_file=x")[0]
+    assert "an unknown key" in mistakes(GOOD, "tokenizer.from_=x")[0]

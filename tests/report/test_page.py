@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from penjing.artifacts.records import TokenizerEvaluation, to_json
 from penjing.report.collect import collect
 from penjing.report.findings import warnings
 from penjing.report.markdown import render_markdown
 from penjing.report.page import render_html
+from penjing.text.compression import compression
 
 Write = Callable[..., Path]
 VOID = {"meta", "path", "circle"}
@@ -53,7 +55,7 @@ def test_the_contents_lead_to_every_section(write_run: Write) -> None:
     page = render_html(collect(write_run()))
     links = re.findall(r'<a href="#([^"]+)"', page)
     assert links == re.findall(r'<section id="([^"]+)"', page)
-    assert len(links) == 10
+    assert len(links) == 11
 
 
 @pytest.mark.parametrize("render", [render_html, render_markdown])
@@ -76,6 +78,42 @@ def test_the_report_says_what_must_be_said(write_run: Write, render: Callable[..
         "28.0–44.0",
     ):
         assert words in text
+
+
+@pytest.mark.parametrize("render", [render_html, render_markdown])
+def test_the_tokenizers_chapter_compares_with_other_vocabularies(
+    write_run: Write, render: Callable[..., str]
+) -> None:
+    run = write_run()
+    tokens = {"ours": 374, "GPT-2": 404}
+    evaluation = TokenizerEvaluation(
+        vocab_size=65_536,
+        num_special_tokens=16,
+        token_bytes_min=1,
+        token_bytes_max=32,
+        token_bytes_mean=6.924,
+        token_bytes_std=2.8765,
+        max_chars=2_000_000_000,
+        doc_cap=10_000,
+        absent={"GPT-4": "bpe_openai is not installed"},
+        texts=tuple(compression("news", 1819, tokens)),
+    )
+    (run / "tokenizer" / "evaluation.json").write_text(to_json(evaluation))
+    text = render(collect(run)).replace("\u202f", " ")
+    for said in ("4.86", "374 tokens", "4.50", "404 tokens · +7.4 %", "1 to 32", "6.924", "2.877"):
+        assert said in text, said
+    assert "at most 2 000 000 000 characters, at most 10 000 characters of each text" in text
+    assert "Not compared with GPT-4" in text
+    assert "above 0 the run’s is better" in text
+
+
+def test_a_damaged_evaluation_is_a_warning_and_no_failure(write_run: Write) -> None:
+    run = write_run()
+    (run / "tokenizer" / "evaluation.json").write_text("{")
+    report = collect(run)
+    assert report.compression is None
+    assert any("evaluation.json" in warning for warning in warnings(report))
+    assert "Tokenizer" in render_html(report)
 
 
 @pytest.mark.parametrize("until", ["tokenizer", "shards", "pretrain", "sft", "rl"])

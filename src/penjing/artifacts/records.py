@@ -105,6 +105,40 @@ class TaskResult:
 
 
 @dataclass(frozen=True)
+class CompressionRecord:
+    """The tokens of one text in one vocabulary: ours, or another's.
+
+    `difference_percent` says how many fewer tokens we need, in % of theirs: above 0 ours is better.
+    """
+
+    text: str
+    vocabulary: str
+    bytes: int
+    tokens: int
+    bytes_per_token: float
+    difference_percent: float | None
+
+
+@dataclass(frozen=True)
+class TokenizerEvaluation:
+    """`tokenizer/evaluation.json`: what the tokenizer is, and how well it compresses.
+
+    `absent` says why a vocabulary was not compared with.
+    """
+
+    vocab_size: int
+    num_special_tokens: int
+    token_bytes_min: int
+    token_bytes_max: int
+    token_bytes_mean: float
+    token_bytes_std: float
+    max_chars: int | None
+    doc_cap: int | None
+    absent: dict[str, str]
+    texts: tuple[CompressionRecord, ...]
+
+
+@dataclass(frozen=True)
 class Event:
     """A line of `events.jsonl`: started, resumed, failed, interrupted, skipped_step, warning..."""
 

@@ -57,6 +57,7 @@ examples
 or run file, 75 stopped and resumable, 130 interrupted.
 """
 
+PARTS = ("count", "reduce", "train", "eval")
 VERBS = ("demo", "new", "check", "train", *STAGE_NAMES, "chat")
 
 
@@ -144,7 +145,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_corpus_options(verb: argparse.ArgumentParser, stage: str) -> None:
     """How a job over the corpus is run; what it makes is said by the run file alone."""
     if stage == "tokenizer":
-        verb.add_argument("--part", choices=("count", "reduce", "train"), help="do this part alone")
+        verb.add_argument("--part", choices=PARTS, help="do this part alone")
     verb.add_argument("--task", metavar="I/N", help="do every N-th chunk, from the I-th on, alone")
     verb.add_argument("--engine", choices=("local", "ray"), default="local", help="where (local)")
     verb.add_argument("--no-resume", action="store_true", help="make finished chunks again, too")
@@ -212,6 +213,10 @@ def _do_corpus_stage(
     options: argparse.Namespace, config: RunConfig, base: Path, screen: Screen
 ) -> Path:
     stage, part = options.verb, getattr(options, "part", None)
+    if part == "eval":
+        from penjing.stages.compression import evaluate_run
+
+        return evaluate_run(config, base, options.runs, screen.show)
     task = parse_task(options.task) if options.task else None
     if task and stage == "tokenizer" and part not in ("count", "reduce"):
         raise ConfigError("--task: found it without --part count or --part reduce")
@@ -229,12 +234,20 @@ def _do_corpus_stage(
 
 def _check(options: argparse.Namespace, screen: Screen) -> None:
     config = load_run(options.run_file, options.set)
-    for line in _summary(config):
+    vocab_size = config.tokenizer.trained_vocab_size
+    if config.tokenizer.from_ is not None:
+        from penjing.stages.vocabulary import taken_vocabulary
+
+        tokenizer, remarks = taken_vocabulary(config.tokenizer, options.run_file.parent)
+        vocab_size = tokenizer.vocab_size
+        for remark in remarks:
+            screen.show(Progress("check", "message", text=f"tokenizer.from: {remark}"))
+    for line in _summary(config, vocab_size):
         screen.show(Progress("check", "message", text=line))
 
 
-def _summary(config: RunConfig) -> list[str]:
-    shape = config.model.shape(config.tokenizer.vocab_size)
+def _summary(config: RunConfig, vocab_size: int) -> list[str]:
+    shape = config.model.shape(vocab_size)
     stages = [stage for stage in STAGE_NAMES if section_of(config, stage) is not None]
     return [
         f"run {config.name}: no mistakes found",

@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import tomli_w
 
-from penjing.config.names import near_miss, right_name
+from penjing.config.names import key_of, near_miss, right_name
 from penjing.config.positions import Key, line_numbers, split_key
 from penjing.config.schema import (
     STAGE_NAMES,
@@ -83,19 +83,19 @@ def identity(section: Any) -> dict[str, Any]:
     """The section's identity fields as JSON values, nested ones as `table.key`."""
     found: dict[str, Any] = {}
     for field in dataclasses.fields(section):
-        value = getattr(section, field.name)
+        value, name = getattr(section, field.name), key_of(field.name)
         if field.metadata.get("conduct"):
             continue
         if dataclasses.is_dataclass(value):
-            found |= {f"{field.name}.{key}": inner for key, inner in identity(value).items()}
+            found |= {f"{name}.{key}": inner for key, inner in identity(value).items()}
         elif isinstance(value, tuple):
             # Order stays: it breaks ties between equally due sources.
-            found[field.name] = [
+            found[name] = [
                 list(dataclasses.astuple(item)) if isinstance(item, MixtureShare) else item
                 for item in value
             ]
         else:
-            found[field.name] = value
+            found[name] = value
     return found
 
 
@@ -113,7 +113,7 @@ def _plain(section: Any) -> dict[str, Any]:
             value = {s.source: s.start if s.start == s.end else [s.start, s.end] for s in value}
         elif dataclasses.is_dataclass(value):
             value = _plain(value)
-        table[field.name] = list(value) if isinstance(value, tuple) else value
+        table[key_of(field.name)] = list(value) if isinstance(value, tuple) else value
     return table
 
 
@@ -182,7 +182,7 @@ class _Reader:
 
     def _section(self, section: type[Section], table: Mapping[str, Any], path: Key) -> Section:
         """The section with defaults in the places of mistakes."""
-        fields = {field.name: field for field in dataclasses.fields(section)}  # type: ignore[arg-type]
+        fields = {key_of(field.name): field for field in dataclasses.fields(section)}  # type: ignore[arg-type]
         hints = get_type_hints(section)
         values = {}
         for key, value in table.items():
@@ -190,9 +190,10 @@ class _Reader:
             if key not in fields:
                 self.mistake(here, "an unknown key", *right_name(key, path, fields))
                 continue
-            read = self._value(hints[key], value, here, fields[key].metadata)
+            field = fields[key]
+            read = self._value(hints[field.name], value, here, field.metadata)
             if read is not ABSENT:
-                values[key] = read
+                values[field.name] = read
         if section is RunConfig and not isinstance(values.get("name"), str):
             values["name"] = "unnamed"
         made = section(**values)

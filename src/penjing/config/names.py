@@ -33,11 +33,17 @@ OTHER_NAMES = {
     "num_generations": "group_size num_samples",
     "kl_beta": "kl_coef kl_coeff",
     "mixture": "dataset data datasets",
+    "from": "vocab_file tokenizer_file tokenizer_path tokenizer_name",
     "max_chars": "max_characters",
     "vocab_size": "num_tokens vocabulary_size n_vocab",
     "pretrain": "train base_train",
     "name": "out_dir run_name",
 }
+
+
+def key_of(field_name: str) -> str:
+    """The name in TOML: a field that would be a word of Python's has an underscore after it."""
+    return field_name.removesuffix("_")
 
 
 def near_miss(word: str, known: Iterable[str]) -> str:
@@ -61,7 +67,7 @@ def right_name(key: str, path: tuple[str, ...], fields: Mapping[str, Any]) -> tu
 def _homes(section: Any, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     """The path of every key that a run file may have."""
     for key, hint in get_type_hints(section).items():
-        yield (*path, key)
+        yield (*path, key_of(key))
         for inner in (hint, *get_args(hint)):
             if dataclasses.is_dataclass(inner) and inner is not MixtureShare:
                 yield from _homes(

@@ -168,15 +168,22 @@ class SourceConfig:
 
 @dataclass(frozen=True)
 class TokenizerConfig:
-    """`[tokenizer]`: byte-level BPE, trained on every source of the run."""
+    """`[tokenizer]`: byte-level BPE, trained on every source of the run or taken from a file."""
 
-    vocab_size: int = setting(
-        8192, "ids in all: 256 bytes, merges and 16 special tokens", at_least=272, at_most=2**20
+    from_: str | None = setting(
+        None,
+        "take this vocabulary (tokenizer.json, .tiktoken, vocab.json) instead of training one",
     )
-    pattern: str = setting(
-        "qwen2",
-        "how text is cut into words: qwen2, llama3, cl100k, nanochat, gpt2, o200k, or a regular "
-        "expression (slow)",
+    vocab_size: int | None = setting(
+        None,
+        "ids in all: 256 bytes, merges, 16 special tokens; default 8192, or those of `from`",
+        at_least=272,
+        at_most=2**20,
+    )
+    pattern: str | None = setting(
+        None,
+        "how text is cut into words: qwen2 (default), llama3, cl100k, nanochat, gpt2, o200k, or a "
+        "regular expression (slow)",
     )
     exact: bool = setting(False, "train on every word, whatever memory that takes")
     train_memory_bytes: int = setting(
@@ -209,6 +216,14 @@ class TokenizerConfig:
     partition_bits: int = setting(
         8, "counts lie in 2 ** this parts, merged one by one", at_least=0, at_most=16, conduct=True
     )
+
+    @property
+    def trained_vocab_size(self) -> int:
+        return self.vocab_size or 8192
+
+    @property
+    def trained_pattern(self) -> str:
+        return self.pattern or "qwen2"
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from penjing.artifacts.records import (
     StepRecord,
     TaskResult,
     TimingRecord,
+    TokenizerEvaluation,
 )
 from penjing.artifacts.stage import read_manifest
 from penjing.config.schema import STAGE_NAMES
@@ -139,6 +140,7 @@ class RunReport:
     results: tuple[TaskResult, ...]
     deltas: tuple[Delta, ...]
     rollouts: Rollouts
+    compression: TokenizerEvaluation | None
     unreadable: tuple[str, ...]
 
     def stage(self, name: str) -> StageReport | None:
@@ -209,6 +211,7 @@ def collect(run_dir: Path) -> RunReport:
         results=tuple(dataclasses.replace(score, items=()) for score in scores),
         deltas=_deltas(scores),
         rollouts=_choose(lines(run_dir / "rl" / "rollouts.jsonl", RolloutRecord)),
+        compression=attempt(_compression, run_dir / "tokenizer" / "evaluation.json", None),
         unreadable=tuple(unreadable),
     )
 
@@ -217,6 +220,10 @@ def to_json(report: RunReport) -> str:
     """All that was collected, for other programs."""
     value = {"schema_version": 1, **dataclasses.asdict(report)}
     return json.dumps(value, allow_nan=False, indent=1, default=str)
+
+
+def _compression(path: Path) -> TokenizerEvaluation | None:
+    return read_record(path, TokenizerEvaluation)
 
 
 def _status(

@@ -7,7 +7,12 @@ the renderers escape it.
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from penjing.artifacts.records import RolloutRecord, TaskResult
+from penjing.artifacts.records import (
+    CompressionRecord,
+    RolloutRecord,
+    TaskResult,
+    TokenizerEvaluation,
+)
 from penjing.report.blocks import (
     ABSENT,
     Block,
@@ -40,6 +45,7 @@ def compose(report: RunReport) -> Content:
         "Samples through time": _samples(report),
         "Rollouts of RL": _rollouts(report),
         "Tokens and mixture": _tokens(report),
+        "Tokenizer": _tokenizer(report),
         "Data": _data(report),
         "Environment": _environment(report),
         "Reproduction": _reproduction(report),
@@ -208,13 +214,56 @@ def _tool_share(report: RunReport) -> str:
     return text
 
 
-def _data(report: RunReport) -> Iterator[Block]:
-    tokenizer, shards = report.stage("tokenizer"), report.stage("shards")
-    if tokenizer and tokenizer.manifest:
-        facts = tokenizer.manifest.results.items()
+def _tokenizer(report: RunReport) -> Iterator[Block]:
+    stage, measured = report.stage("tokenizer"), report.compression
+    if stage and stage.manifest:
+        facts = stage.manifest.results.items()
         numbers = {key.replace("_", " "): v for key, v in facts if isinstance(v, int | float)}
         said = (f"{k} {count(v) if isinstance(v, int) else decimal(v)}" for k, v in numbers.items())
-        yield Text(f"Tokenizer: {', '.join(said) or ABSENT}.")
+        yield Text(f"The tokenizer: {', '.join(said) or ABSENT}.")
+    if measured is None:
+        return
+    caps = (measured.max_chars, "characters"), (measured.doc_cap, "characters of each text")
+    read = ", ".join(f"at most {count(cap)} {what}" for cap, what in caps if cap) or "all text"
+    yield Text(
+        f"Of {count(measured.vocab_size)} ids {count(measured.num_special_tokens)} are special "
+        f"tokens. The others stand for {measured.token_bytes_min} to {measured.token_bytes_max} "
+        f"bytes, {decimal(measured.token_bytes_mean)} in the mean (standard deviation "
+        f"{decimal(measured.token_bytes_std)}). Read for training: {read}."
+    )
+    yield from _compression(measured)
+
+
+def _compression(measured: TokenizerEvaluation) -> Iterator[Block]:
+    by_text: dict[str, dict[str, CompressionRecord]] = {}
+    for record in measured.texts:
+        by_text.setdefault(record.text, {})[record.vocabulary] = record
+    columns = list(dict.fromkeys(record.vocabulary for record in measured.texts))
+    rows: list[list[Cell | str]] = []
+    for name, found in by_text.items():
+        size_of = next(iter(found.values())).bytes
+        rows.append([Cell(name), count(size_of), *(_compressed(found.get(c)) for c in columns)])
+    if len(columns) > 1:
+        yield Text(
+            "Bytes per token, and below it how many fewer tokens the run’s tokenizer needs, in % "
+            "of the other’s: above 0 the run’s is better."
+        )
+    yield from table(",".join(["text", "bytes", *columns]), rows, "Bytes per token")
+    for name, reason in measured.absent.items():
+        yield Text(f"Not compared with {name}: {reason}.")
+
+
+def _compressed(record: CompressionRecord | None) -> Cell:
+    if record is None:
+        return Cell(ABSENT)
+    note = f"{count(record.tokens)} tokens"
+    if record.difference_percent is not None:
+        note += f" · {record.difference_percent:+.1f}\u202f%"
+    return Cell(decimal(record.bytes_per_token, 2), note=note)
+
+
+def _data(report: RunReport) -> Iterator[Block]:
+    shards = report.stage("shards")
     found: list[dict[str, Any]] = (shards.result("sources") if shards else None) or []
     keys = ("documents", "tokens", "bytes", "validation_documents", "bad_rows")
     rows: list[list[Cell | str]] = []

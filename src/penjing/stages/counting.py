@@ -70,7 +70,7 @@ def count_job(
     """The plan of the count. A limited source is one chunk: a limit counts from its first text."""
     shared: dict[str, Any] = {
         "format": FORMAT,
-        "pattern": config.pattern,
+        "pattern": config.trained_pattern,
         "unicode": native.unicode_version(),
         "word_bytes": WORD_BYTES,
         "partition_bits": config.partition_bits,
@@ -81,15 +81,14 @@ def count_job(
         for limit in (config.max_docs, config.max_chars)
     ]
     shared |= dict(zip(("max_docs", "max_chars"), limits, strict=True))
-    memory = config.memory_bytes // workers
+    memory, partitions = config.memory_bytes // workers, 1 << config.partition_bits
+    pattern = config.trained_pattern
     chunks = []
     for source in sources:
         whole = any(limit is not None for limit in limits)
         for part in source_parts(source, base, seed, chunk_files=config.chunk_files, whole=whole):
             settings = shared | part.settings
-            how = Counting(
-                identity_digest(settings), config.pattern, 1 << config.partition_bits, memory
-            )
+            how = Counting(identity_digest(settings), pattern, partitions, memory)
             task = CountTask(part, how, limits[0], limits[1], config.doc_cap_chars)
             size = min(part.size, 4 * limits[1]) if limits[1] else part.size
             chunks.append(Chunk(part.label, settings, part.inputs, size, task))

@@ -123,7 +123,7 @@ def _documents(
             lengths + 1,
             np.diff(batch.ends, prepend=0),
             None,
-            np.array([_held_out(text, below) for text in batch.texts()], dtype=np.bool_),
+            np.array([is_held_out(text, below) for text in batch.texts()], dtype=np.bool_),
         )
 
 
@@ -133,10 +133,10 @@ def _conversations(
     conversations = part.conversations(quarantine)
     while some := list(islice(conversations, _CONVERSATIONS)):
         found = render_many(tokenizer, some)
-        held_out = np.array([_held_out(text, below) for text in found.contents], dtype=np.bool_)
+        held_out = np.array([is_held_out(text, below) for text in found.contents], dtype=np.bool_)
         yield EncodedRows(found.ids, found.lengths, found.num_bytes, found.trained, held_out)
 
 
-def _held_out(text: bytes, below: int) -> bool:
+def is_held_out(text: bytes, below: int) -> bool:
     """Whether a row is for validation: by its content, so that it stays there."""
     return int.from_bytes(hashlib.sha256(text).digest()[:4], "big") < below

@@ -1,9 +1,10 @@
-"""The tokenizer stage: byte-level BPE over every source of the run, documents and chats alike.
+"""The tokenizer stage: byte-level BPE over every source of the run, or another's vocabulary.
 
 Counting and merging counts are jobs over the corpus (`stages.counting`), so that a stopped stage
 goes on where it was; training is one process. Torch is not loaded here.
 """
 
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,24 +13,30 @@ import regex
 
 from penjing.artifacts.directories import discard, staged
 from penjing.artifacts.progress import Progress
+from penjing.artifacts.stage import append_event
+from penjing.config.loading import identity
 from penjing.data.chunks import Finished, Job, finished_job, sweep_unplanned
 from penjing.data.corpus import JobProgress, run_job
 from penjing.data.word_runs import Histogram, RunFile, histogram_of, run_name
 from penjing.errors import ConfigError
 from penjing.sources.quarantine import Quarantine
+from penjing.stages.compression import write_evaluation
 from penjing.stages.context import StageContext
 from penjing.stages.counting import QUARANTINE, count_job, reduce_job, require_disk
+from penjing.stages.vocabulary import taken_vocabulary, write_tokenizer
 from penjing.text import native
 from penjing.text.patterns import PATTERNS
 from penjing.text.sampling import choose_threshold
-from penjing.text.tokenizer import Tokenizer, tokenizer_files
+from penjing.text.tokenizer import Tokenizer
 from penjing.text.vocabulary import SPECIAL_TOKENS, grown_vocabulary
 
 PARTS = ("count", "reduce", "train")
 
 
 def run(context: StageContext) -> dict[str, Any]:
-    """Trains the tokenizer into `tokenizer/`; returns what the report shows."""
+    """Trains the tokenizer into `tokenizer/`, or takes one; returns what the report shows."""
+    if context.config.tokenizer.from_ is not None and context.part is None:
+        return _take(context)
     counts = _count_job(context)
     if context.part == "train":
         counted = finished_job(counts, _remedy("count"))
@@ -46,7 +53,33 @@ def run(context: StageContext) -> dict[str, Any]:
         results["bad_rows"] = Quarantine.merged(parts, directory / QUARANTINE).bad
     sweep_unplanned(counts)
     discard(merges.directory)
+    write_evaluation(context, context.tokenizer())
     return results
+
+
+def _take(context: StageContext) -> dict[str, Any]:
+    """A vocabulary from a file instead of training one."""
+    config = context.config.tokenizer
+    tokenizer, remarks = taken_vocabulary(config, context.base)
+    for remark in remarks:
+        append_event(context.run_dir, "warning", "tokenizer", remark)
+        _say(context, remark)
+    with staged(context.directory("tokenizer")) as directory:
+        write_tokenizer(directory, tokenizer, {"from": config.from_})
+    write_evaluation(context, tokenizer)
+    return _facts(tokenizer)
+
+
+def _facts(tokenizer: Tokenizer) -> dict[str, Any]:
+    lengths = tokenizer.byte_lengths()
+    lengths = lengths[lengths > 1]
+    return {
+        "vocab_size": tokenizer.vocab_size,
+        "special_tokens": len(tokenizer.special_ids),
+        "digest": tokenizer.digest,
+        "merge_bytes_mean": float(lengths.mean()) if len(lengths) else 0.0,
+        "merge_bytes_max": int(lengths.max()) if len(lengths) else 0,
+    }
 
 
 def run_part(context: StageContext) -> None:
@@ -68,13 +101,19 @@ def _remedy(part: str) -> str:
 
 def _count_job(context: StageContext) -> Job:
     config = context.config.tokenizer
-    if config.pattern not in PATTERNS:
+    if config.from_ is not None:
+        raise ConfigError(
+            "tokenizer.from: the vocabulary is taken from a file; there is nothing to count, "
+            "reduce or train"
+        )
+    pattern = config.trained_pattern
+    if pattern not in PATTERNS:
         try:
-            regex.compile(config.pattern)
+            regex.compile(pattern)
         except regex.error as error:
             raise ConfigError(
-                f"tokenizer.pattern: found {config.pattern!r}; wanted one of "
-                f"{', '.join(PATTERNS)}, or a regular expression ({error})"
+                f"tokenizer.pattern: found {pattern!r}; wanted one of {', '.join(PATTERNS)}, or a "
+                f"regular expression ({error})"
             ) from error
         _say(context, "the pattern is none of the named ones: cutting by `regex`, which is slow")
     if not native.COMPILED:
@@ -126,8 +165,9 @@ def _train_all(
     for group, parts in groups.items():
         tokenizer, found = _train(context, parts, group)
         (directory / group).mkdir(exist_ok=True)
-        for name, data in tokenizer_files(tokenizer).items():
-            (directory / group / name).write_bytes(data)
+        config = context.config.tokenizer
+        training = identity(config) | {"pattern": config.trained_pattern, "language": group or None}
+        write_tokenizer(directory / group, tokenizer, training)
         facts[group] = found
     results = facts.pop("")
     return results | ({"languages": facts} if facts else {})
@@ -141,20 +181,16 @@ def _train(
     def on_progress(done: int, total: int) -> None:
         context.show(Progress("tokenizer", "progress", done, total, text=f"train {group}".strip()))
 
+    clock = time.monotonic()
     histogram = histogram_of(part.results["histogram"] for part in parts)
     threshold = 1 if config.exact else _threshold(histogram, config.train_memory_bytes)
     blobs = [native.sample_words(blob, threshold) for blob in _words(parts)]
-    wanted = config.vocab_size - 256 - len(SPECIAL_TOKENS)
+    wanted = config.trained_vocab_size - 256 - len(SPECIAL_TOKENS)
     pairs = native.train_merges(blobs, wanted, on_progress)
-    tokenizer = Tokenizer(grown_vocabulary(pairs.tolist(), config.pattern))
+    tokenizer = Tokenizer(grown_vocabulary(pairs.tolist(), config.trained_pattern))
     mass = histogram.counts * histogram.words
-    lengths = tokenizer.byte_lengths()[256 : tokenizer.end_of_text]
-    return tokenizer, {
-        "vocab_size": tokenizer.vocab_size,
-        "special_tokens": len(SPECIAL_TOKENS),
-        "digest": tokenizer.digest,
-        "merge_bytes_mean": float(lengths.mean()) if len(lengths) else 0.0,
-        "merge_bytes_max": int(lengths.max()) if len(lengths) else 0,
+    return tokenizer, _facts(tokenizer) | {
+        "train_seconds": time.monotonic() - clock,
         "unique_words": int(histogram.words.sum()),
         "threshold": threshold,
         "kept_mass": float(mass[histogram.counts >= threshold].sum() / max(1, mass.sum())),

@@ -48,6 +48,10 @@ class Tokenizer:
     tool_response = _SpecialId("<tool_response>")
     end_tool_response = _SpecialId("</tool_response>")
 
+    def __reduce__(self) -> tuple[type["Tokenizer"], tuple[Vocabulary]]:
+        """Another process makes its own encoder."""
+        return Tokenizer, (self.vocabulary,)
+
     @property
     def token_bytes(self) -> tuple[bytes, ...]:
         """The bytes of every id; a special token has those of its spelling."""
