@@ -133,7 +133,7 @@ def _first_tool_use(run: Path, steps: int = 5) -> float:
     """The share of the first steps' rollouts in which the calculator was called."""
     lines = (run / "rl" / "rollouts.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]
-    used = [record["tool_calls"] > 0 for record in records if record["step"] <= steps]
+    used = [bool(record["tool_calls"]) for record in records if record["step"] <= steps]
     return sum(used) / len(used)
 
 
