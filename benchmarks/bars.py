@@ -16,9 +16,14 @@ from penjing.config.loading import load_run
 from penjing.config.schema import STAGE_NAMES
 from penjing.generate.engine import Request, generate
 from penjing.generate.sampling import Sampling
+from penjing.intervals import mean_interval
 from penjing.synthetic import generators
 from penjing.synthetic.copying import copies_a_run, run_index
 from penjing.text.template import render_prompt
+
+EXTRAS = ("letters", "recall_two", "spelling_new_words")
+"""Scored, and beyond so small a model: it guesses, so a score moves by several problems of 50 when
+nothing is lost. Their fall must be more than chance; every other skill's is taken as it is."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +133,7 @@ def _first_tool_use(run: Path, steps: int = 5) -> float:
     """The share of the first steps' rollouts in which the calculator was called."""
     lines = (run / "rl" / "rollouts.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]
-    used = [record["tool_calls"] > 0 for record in records if record["step"] <= steps]
+    used = [bool(record["tool_calls"]) for record in records if record["step"] <= steps]
     return sum(used) / len(used)
 
 
@@ -139,9 +144,28 @@ def _losses_to_rl(score: Any, run: Path) -> list[Bar]:
         _, task, metric, _ = path.name.split(".")
         if task in ("products", "text") or metric in ("tool_rate", "stop_rate"):
             continue
-        fall = score(before, task, metric) - score("rl", task, metric)
-        bars.append(Bar(f"rl: fall of {task} {metric}", fall, 0.03, at_most=True))
+        if task in EXTRAS:
+            name, fall = (
+                f"rl: fall of {task} {metric}, at least",
+                _sure_fall(run, before, task, metric),
+            )
+        else:
+            fall = score(before, task, metric) - score("rl", task, metric)
+            name = f"rl: fall of {task} {metric}"
+        bars.append(Bar(name, fall, 0.03, at_most=True))
     return bars
+
+
+def _sure_fall(run: Path, before: str, task: str, metric: str) -> float:
+    """The least fall that the problems, paired, are compatible with (95 %)."""
+    falls: dict[str, float] = {}
+    for stage, sign in ((before, 1.0), ("rl", -1.0)):
+        result = json.loads((run / "evaluate" / f"{stage}.{task}.{metric}.json").read_text())
+        for item in result["items"]:
+            problem = item["problem_id"]
+            falls[problem] = falls.get(problem, 0.0) + sign * item["score"]
+    _, low, _ = mean_interval(list(falls.values()))
+    return low
 
 
 def _bpb_fall(run: Path) -> float:

@@ -1,4 +1,6 @@
-"""The full counts that `make test` only samples: `make nightly PART=demo|kills|corpus|corruptions|all`.
+"""The full counts that `make test` only samples.
+
+`make nightly PART=demo|kills|corpus|corruptions|all`.
 
 Each part takes at most half an hour on two cores, writes below `nightly/` and, stopped, goes on
 where it was. Results are for docs/notebook.md, with the commit and the date printed here.

@@ -2,7 +2,6 @@
 
 import random
 from collections import Counter
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from penjing.data.word_runs import (
     histogram_of,
     merge_partitions,
     run_name,
+    unpacked_words,
 )
 from penjing.errors import ArtifactError
 from penjing.text.bpe import count_words
@@ -31,23 +31,6 @@ def how(pattern: str = "qwen2", memory_bytes: int = 1 << 30, partitions: int = 4
     return Counting(SETTINGS, pattern, partitions, memory_bytes)
 
 
-def unpacked(blob: bytes) -> Iterator[tuple[bytes, int]]:
-    """The records of a words blob, read slowly."""
-    place = 0
-    while place < len(blob):
-        numbers = []
-        for _ in range(2):
-            value = shift = 0
-            while True:
-                byte = blob[place]
-                place, value, shift = place + 1, value | (byte & 127) << shift, shift + 7
-                if byte < 128:
-                    break
-            numbers.append(value)
-        yield blob[place : place + numbers[0]], numbers[1]
-        place += numbers[0]
-
-
 def words_of(runs: list[Path], folder: Path, partitions: int = 4) -> dict[bytes, int]:
     """What the reduce makes of runs, by ranges of two partitions."""
     found: dict[bytes, int] = {}
@@ -58,7 +41,7 @@ def words_of(runs: list[Path], folder: Path, partitions: int = 4) -> dict[bytes,
         rows.append(merge_partitions(opened, first, first + 2, how(), path).rows())
         merged = RunFile(path)
         for number in range(merged.partitions):
-            words = list(unpacked(merged.partition(number)))
+            words = list(unpacked_words(merged.partition(number)))
             assert words == sorted(words)
             found |= words
     histogram = histogram_of(rows)

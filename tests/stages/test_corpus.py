@@ -240,6 +240,7 @@ def test_words_are_sampled_when_memory_is_short_unless_all_are_wanted(base: Path
     assert short["threshold"] > 1
     assert 0.3 < short["kept_mass"] < 1
     assert (exact["threshold"], exact["kept_mass"]) == (1, 1.0)
+    assert plenty["last_merge_count"] >= 2
     assert exact["digest"] == plenty["digest"] != short["digest"]
 
 

@@ -87,12 +87,12 @@ def test_the_paths_of_a_dot_env_file_are_taken_when_none_is_given(tmp_path: Path
 
 
 def test_without_data_and_dot_env_both_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="--data PATH .*, or DATA_PATH"):
+    with pytest.raises(ConfigError, match=r"--data PATH .*, or DATA_PATH"):
         new_run("bonsai", [], tmp_path)
     write(tmp_path / "texts.jsonl", {"text": "A tree."})
     write(tmp_path / "chats.jsonl", CHAT)
     (tmp_path / ".env").write_text("DATA_PATH=texts.jsonl\nVAL_PATH=chats.jsonl\n")
     with pytest.raises(
-        ConfigError, match="VAL_PATH: .*holds conversations, and DATA_PATH has none"
+        ConfigError, match=r"VAL_PATH: .*holds conversations, and DATA_PATH has none"
     ):
         new_run("bonsai", [], tmp_path)

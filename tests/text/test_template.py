@@ -16,6 +16,7 @@ from penjing.text.conversation import (
 from penjing.text.template import (
     parse_assistant,
     render,
+    render_many,
     render_prompt,
     render_tool_response,
     training_texts,
@@ -103,6 +104,19 @@ def test_exactly_the_assistants_words_and_ends_are_learnt(conversation: Conversa
     assert learnt.count(TOKENIZER.im_end) == len(answers)
     assert learnt[-1] == TOKENIZER.im_end
     assert TOKENIZER.tool_response not in learnt
+
+
+@given(st.lists(conversations(), min_size=1, max_size=4))
+def test_many_at_once_are_rendered_as_each_alone(some: list[Conversation]) -> None:
+    many = render_many(TOKENIZER, some)
+    alone = [render(TOKENIZER, conversation) for conversation in some]
+    byte_lengths = TOKENIZER.byte_lengths()
+
+    assert many.ids.tolist() == [number for one in alone for number in one.ids]
+    assert many.trained.tolist() == [learnt for one in alone for learnt in one.trained]
+    assert many.lengths.tolist() == [len(one.ids) for one in alone]
+    assert many.num_bytes.tolist() == [int(byte_lengths[list(one.ids)].sum()) for one in alone]
+    assert many.contents == [TOKENIZER.decode_bytes(one.ids) for one in alone]
 
 
 def shown(part: Part) -> str:

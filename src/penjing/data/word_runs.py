@@ -183,6 +183,22 @@ class RunFile:
         return zstandard.ZstdDecompressor().decompress(data) if data else b""
 
 
+def unpacked_words(blob: bytes) -> Iterator[tuple[bytes, int]]:
+    """The words of a words blob and their counts, in plain Python."""
+    place = 0
+    while place < len(blob):
+        numbers = [0, 0]  # of LEB128: the word's length, and its count
+        for which in range(2):
+            shift = 0
+            while blob[place] & 128:
+                numbers[which] |= (blob[place] & 127) << shift
+                place, shift = place + 1, shift + 7
+            numbers[which] |= blob[place] << shift
+            place += 1
+        yield blob[place : place + numbers[0]], numbers[1]
+        place += numbers[0]
+
+
 @dataclass(frozen=True)
 class Histogram:
     """Distinct counts, ascending, the number of words that have them, and these words' bytes."""

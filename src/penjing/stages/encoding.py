@@ -19,7 +19,7 @@ from penjing.data.chunks import Advance, Chunk, Job
 from penjing.data.shards import ShardWriter
 from penjing.sources.quarantine import Quarantine
 from penjing.stages.inputs import SourcePart, source_parts
-from penjing.text.template import render
+from penjing.text.template import render_many
 from penjing.text.tokenizer import Tokenizer
 
 FORMAT = 1
@@ -130,16 +130,11 @@ def _documents(
 def _conversations(
     part: SourcePart, tokenizer: Tokenizer, below: int, quarantine: Quarantine
 ) -> Iterator[EncodedRows]:
-    byte_lengths = tokenizer.byte_lengths()
     conversations = part.conversations(quarantine)
     while some := list(islice(conversations, _CONVERSATIONS)):
-        rendered = [render(tokenizer, conversation) for conversation in some]
-        ids = np.concatenate([np.array(r.ids, dtype=np.int64) for r in rendered])
-        lengths = np.array([len(r.ids) for r in rendered], dtype=np.int64)
-        trained = np.concatenate([np.array(r.trained, dtype=np.bool_) for r in rendered])
-        num_bytes = np.add.reduceat(byte_lengths[ids], np.cumsum(lengths) - lengths)
-        held = [is_held_out(tokenizer.decode_bytes(r.ids), below) for r in rendered]
-        yield EncodedRows(ids, lengths, num_bytes, trained, np.array(held, dtype=np.bool_))
+        found = render_many(tokenizer, some)
+        held_out = np.array([is_held_out(text, below) for text in found.contents], dtype=np.bool_)
+        yield EncodedRows(found.ids, found.lengths, found.num_bytes, found.trained, held_out)
 
 
 def is_held_out(text: bytes, below: int) -> bool:

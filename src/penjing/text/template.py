@@ -9,6 +9,10 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
+from penjing.text.bpe import utf8
 from penjing.text.conversation import Conversation, Message, Part
 from penjing.text.tokenizer import Tokenizer
 
@@ -41,6 +45,51 @@ def render(tokenizer: Tokenizer, conversation: Conversation) -> Rendered:
         ids += found
         trained += [segment.trained] * len(found)
     return Rendered(tuple(ids), tuple(trained))
+
+
+@dataclass(frozen=True)
+class RenderedMany:
+    """Conversations one after another: of each id whether it is learnt, of each conversation how
+    many ids it has, its bytes of ordinary text, and all its bytes, special tokens spelled out.
+    """
+
+    ids: NDArray[np.int64]
+    trained: NDArray[np.bool_]
+    lengths: NDArray[np.int64]
+    num_bytes: NDArray[np.int64]
+    contents: list[bytes]
+
+
+def render_many(tokenizer: Tokenizer, conversations: Sequence[Conversation]) -> RenderedMany:
+    """What `render` makes of each, with all their text encoded at once."""
+    segments = [list(_segments(conversation)) for conversation in conversations]
+    every = [segment for some in segments for segment in some]
+    texts = [utf8(segment.text) for segment in every]
+    special = np.array([segment.special for segment in every], dtype=np.bool_)
+    sizes = np.array([len(text) for text in texts], dtype=np.int64)
+    ordinary = b"".join([t for t, segment in zip(texts, every, strict=True) if not segment.special])
+    data = np.frombuffer(ordinary, dtype=np.uint8)
+    found, ends = tokenizer.encode_batch(data, np.cumsum(sizes[~special]))
+    lengths = np.ones(len(every), dtype=np.int64)
+    lengths[~special] = np.diff(ends, prepend=0)
+    ids = np.empty(int(lengths.sum()), dtype=np.int64)
+    is_special = np.repeat(special, lengths)
+    ids[~is_special] = found
+    ids[is_special] = [tokenizer.special_id(one.text) for one in every if one.special]
+    trained = np.array([segment.trained for segment in every], dtype=np.bool_)
+    counts = np.array([len(some) for some in segments], dtype=np.int64)
+    firsts = np.cumsum(counts) - counts
+    contents = [
+        b"".join(texts[first : first + count])
+        for first, count in zip(firsts.tolist(), counts.tolist(), strict=True)
+    ]
+    return RenderedMany(
+        ids,
+        np.repeat(trained, lengths),
+        np.add.reduceat(lengths, firsts),
+        np.add.reduceat(np.where(special, 0, sizes), firsts),
+        contents,
+    )
 
 
 def render_prompt(tokenizer: Tokenizer, conversation: Conversation) -> list[int]:
