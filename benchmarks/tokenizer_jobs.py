@@ -133,7 +133,8 @@ def train_penjing(
                 total[0], total[1] = total[0] + int(number), total[1] + int(size)
         counts = sorted(bins)
         columns = [counts, [bins[c][0] for c in counts], [bins[c][1] for c in counts]]
-        chosen = choose_threshold(*(np.array(c, np.int64) for c in columns), memory_bytes)
+        found, number, size = (np.array(column, np.int64) for column in columns)
+        chosen = choose_threshold(found, number, size, memory_bytes)
         threshold, kept = chosen.threshold, chosen.kept_occurrences
     before = _peak()
     blobs = list(words.reduce(lambda blob: native.sample_words(blob, threshold)))
