@@ -10,13 +10,12 @@ from itertools import pairwise
 
 import regex
 
+from penjing.text.patterns import PATTERNS
+
 Pair = tuple[int, int]
 
-PATTERN = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-"""How text is cut into words before any merge. Source: Qwen2's tokenizer.json."""
+PATTERN = PATTERNS["qwen2"]
+"""How text is cut into words before any merge."""
 
 # Letters newer than Unicode 14 are letters here and symbols to Oniguruma (Hugging Face).
 _COMPILED = regex.compile(PATTERN)
