@@ -1,0 +1,11 @@
+// The module `penjing.text._native`; each file binds what it holds.
+#include "bindings.hpp"
+
+NB_MODULE(_native, module) {
+    module.doc() = "The compiled core of the tokenizer.";
+    penjing::bind_split(module);
+    penjing::bind_counter(module);
+    penjing::bind_encoder(module);
+    penjing::bind_json_lines(module);
+    penjing::bind_trainer(module);
+}
