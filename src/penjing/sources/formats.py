@@ -142,7 +142,8 @@ def _gzip() -> tuple[Callable[..., Any], type[Exception]]:
         from isal import igzip, isal_zlib
     except ImportError:
         return gzip.open, zlib.error
-    return igzip.open, isal_zlib.error
+    damage: Any = isal_zlib.error  # its stubs call the class an instance
+    return igzip.open, damage
 
 
 def _zstandard(path: Path) -> Iterator[bytes]:
