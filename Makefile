@@ -7,13 +7,14 @@ PART ?= all
 SHELL := /bin/bash
 BIN := $(VENV)/bin
 
-.PHONY: help demo test check format size nightly clean
+.PHONY: help demo test check format size nightly sanitize clean
 
 help:
 	@echo "make demo     set up and grow the demo model, then chat with it"
 	@echo "make test     set up and run every check and test"
 	@echo "make check    ruff and mypy alone"
-	@echo "make nightly  the full counts, PART=demo|kills|corpus|corruptions|all"
+	@echo "make nightly  the full counts, PART=demo|kills|corpus|corruptions|fuzz|all"
+	@echo "make sanitize fuzz the compiled core under the address and undefined sanitizers"
 	@echo "make size     lines of code of the package and of its tests"
 
 $(VENV)/.torch:
@@ -24,7 +25,7 @@ $(VENV)/.torch:
 	  $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$$(grep '^torch==' requirements.lock)"
 	@touch $@
 
-$(VENV)/.run: $(VENV)/.torch requirements.lock pyproject.toml
+$(VENV)/.run: $(VENV)/.torch requirements.lock pyproject.toml CMakeLists.txt $(wildcard native/*)
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
@@ -51,10 +52,21 @@ format: $(VENV)/.dev
 nightly: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.nightly $(PART)
 
+# Without site-packages' own start files, which would put the checkout before the sanitized build.
+sanitize: $(VENV)/.dev
+	rm -rf build/sanitize
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target build/sanitize \
+	  -C build-dir=build/sanitize-objects -C cmake.define.PENJING_SANITIZE=ON .
+	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" \
+	  ASAN_OPTIONS=detect_leaks=0 \
+	  PYTHONPATH=build/sanitize:$$($(BIN)/python -c 'import site; print(site.getsitepackages()[0])') \
+	  $(BIN)/python -S -m pytest -o pythonpath= tests/text/test_native.py \
+	  tests/text/test_splitting.py tests/text/test_words.py tests/text/test_trainer.py
+
 size:
 	@for tree in src tests; do \
 	  printf '%-6s %6d lines\n' $$tree $$(find $$tree -name '*.py' -print0 | xargs -0 cat | wc -l); \
 	done
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis

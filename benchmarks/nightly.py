@@ -1,6 +1,6 @@
 """The full counts that `make test` only samples.
 
-`make nightly PART=demo|kills|corpus|corruptions|all`.
+`make nightly PART=demo|kills|corpus|corruptions|fuzz|all`.
 
 Each part takes at most half an hour on two cores, writes below `nightly/` and, stopped, goes on
 where it was. Results are for docs/notebook.md, with the commit and the date printed here.
@@ -18,6 +18,7 @@ from pathlib import Path
 from benchmarks.bars import bars_of
 from penjing.artifacts.directories import verified
 from penjing.errors import ArtifactError
+from penjing.text.patterns import PATTERNS
 
 ROOT = Path(__file__).resolve().parents[1]
 NIGHTLY = ROOT / "nightly"
@@ -25,11 +26,19 @@ SEEDS = (1, 2, 3)
 KILLS = 200
 KILLS_A_BATCH = 20
 CORRUPTIONS = 1000
+FUZZ_STRINGS = 100_000
+FUZZ_STRINGS_A_BATCH = 10_000
 
 
 def main() -> int:
     """Runs the parts asked for; the exit code is 1 when a bar is missed."""
-    parts = {"demo": demo, "kills": kills, "corpus": corpus, "corruptions": corruptions}
+    parts = {
+        "demo": demo,
+        "kills": kills,
+        "corpus": corpus,
+        "corruptions": corruptions,
+        "fuzz": fuzz,
+    }
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("part", choices=(*parts, "all"))
     wanted = parser.parse_args().part
@@ -117,6 +126,26 @@ def corruptions() -> bool:
     shutil.rmtree(copy)
     say(f"corruptions: {found} of {CORRUPTIONS} found in copies of {source}")
     return found == CORRUPTIONS
+
+
+def fuzz() -> bool:
+    """100,000 strings cut by the compiled core, by every pattern, beside `regex`."""
+    from tests.text.test_splitting import differences  # which is skipped where nothing compiles
+
+    directory = NIGHTLY / "fuzz"
+    directory.mkdir(exist_ok=True)
+    for name in PATTERNS:
+        for batch in range(FUZZ_STRINGS // FUZZ_STRINGS_A_BATCH):
+            mark = directory / f"{name}-{batch}.done"
+            if mark.exists():
+                continue
+            seed = 1_000 + batch
+            if bad := differences(FUZZ_STRINGS_A_BATCH, seed, name):
+                say(f"fuzz: {name} cuts {len(bad)} strings otherwise, the first is {bad[0]!r}")
+                return False
+            mark.touch()
+        say(f"fuzz: {name}, {FUZZ_STRINGS} strings, 0 differences")
+    return True
 
 
 def damage(directory: Path, rng: random.Random) -> None:

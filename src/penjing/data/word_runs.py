@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from penjing.artifacts import disk
 from penjing.data.texts import TextBatch
 from penjing.errors import ArtifactError
-from penjing.text import native
-from penjing.text.bpe import cut_word
+from penjing.text import cutting, native
 from penjing.text.patterns import PATTERNS
 
 WORD_BYTES = 256
@@ -117,15 +116,9 @@ def _new_counter(how: Counting) -> native.WordCounter:
 
 def _own_words(own: Any, texts: Sequence[bytes]) -> Iterator[bytes]:
     """Words by a pattern of the run file; what it leaves out is a word too."""
-    for raw in texts:
-        text, place = raw.decode(errors="replace"), 0
-        for match in own.finditer(text):
-            for part in (text[place : match.start()], match.group()):
-                if part:
-                    yield from cut_word(part.encode())
-            place = match.end()
-        if place < len(text):
-            yield from cut_word(text[place:].encode())
+    for text in texts:
+        for word in cutting.words(text, own):
+            yield from cutting.capped(word, WORD_BYTES)
 
 
 def _write_run(path: Path, how: Counting, counted: Counted, words: Iterable[bytes]) -> None:

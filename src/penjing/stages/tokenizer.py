@@ -119,7 +119,11 @@ def _count_job(context: StageContext) -> Job:
             ) from error
         _say(context, "the pattern is none of the named ones: cutting by `regex`, which is slow")
     if not native.COMPILED:
-        _say(context, "no compiled core is installed: counting and training in plain Python")
+        _say(
+            context,
+            "the compiled core was not built: counting and training in plain Python, which is slow "
+            "(install g++ or clang, then the package again)",
+        )
     directory = context.work_directory("tokenizer") / "count"
     sources, seed = context.config.sources, context.config.seed
     workers = context.conduct_with(config.workers).workers

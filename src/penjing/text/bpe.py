@@ -5,11 +5,12 @@ Which ids are special, and how a tokenizer is stored, is `text.tokenizer`'s duty
 
 import heapq
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import pairwise
 
 import regex
 
+from penjing.text.cutting import capped
 from penjing.text.patterns import PATTERNS
 
 Pair = tuple[int, int]
@@ -42,7 +43,7 @@ def count_words(texts: Iterable[str]) -> Counter[bytes]:
         counts.update(split(text))
     pieces: Counter[bytes] = Counter()
     for word, count in counts.items():
-        for piece in cut_word(utf8(word)):
+        for piece in capped(utf8(word), MAX_TRAINING_WORD_BYTES):
             pieces[piece] += count
     return pieces
 
@@ -53,17 +54,6 @@ def utf8(text: str) -> bytes:
         return text.encode()
     except UnicodeEncodeError:
         return regex.sub("[\ud800-\udfff]", "\ufffd", text).encode()
-
-
-def cut_word(word: bytes) -> Iterator[bytes]:
-    start = 0
-    while len(word) - start > MAX_TRAINING_WORD_BYTES:
-        stop = start + MAX_TRAINING_WORD_BYTES
-        while word[stop] & 0xC0 == 0x80:  # inside a character
-            stop -= 1
-        yield word[start:stop]
-        start = stop
-    yield word[start:]
 
 
 def train_merges(

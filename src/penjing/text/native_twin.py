@@ -4,7 +4,6 @@ Which of the two a run uses is `text.native`'s duty.
 """
 
 import json
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -14,6 +13,7 @@ import regex
 from numpy.typing import NDArray
 
 from penjing.text.bpe import train_merges as _train_merges
+from penjing.text.cutting import capped, words
 from penjing.text.patterns import PATTERNS
 
 _MASK = 2**64 - 1
@@ -21,43 +21,54 @@ _PATTERNS = {name: regex.compile(pattern) for name, pattern in PATTERNS.items()}
 
 
 def unicode_version() -> str:
-    return unicodedata.unidata_version
+    """What decides which characters are letters: the version of `regex`, not that of Unicode."""
+    return f"regex {regex.__version__}"
 
 
 def word_hash(word: bytes) -> int:
-    value = 0xCBF29CE484222325
-    for byte in word:
-        value = ((value ^ byte) * 0x100000001B3) & _MASK
-    value ^= value >> 33
-    value = value * 0xFF51AFD7ED558CCD & _MASK
-    return value ^ value >> 33
+    """64 bits that decide a word's partition and its luck in sampling (wyhash's constants)."""
+    value = 0xA0761D6478BD642F
+    for place in range(0, len(word), 8):
+        chunk = int.from_bytes(word[place : place + 8], "little")
+        value = _fold(value ^ chunk, 0xE7037ED1A0B428DB)
+    return _fold(value ^ len(word), 0x8EBC6AF09C88C6E3)
+
+
+def _fold(left: int, right: int) -> int:
+    product = left * right
+    return product & _MASK ^ product >> 64
 
 
 def split_ends(text: bytes, pattern: str, cap: int) -> NDArray[np.int64]:
-    ends, place = [], 0
-    for piece in _pieces(text.decode(errors="replace"), pattern, cap):
-        place += len(piece)
-        ends.append(place)
-    return np.array(ends, dtype=np.int64)
+    """Where the words of a text end in it, (words,); none is longer than `cap` bytes, 0: any.
+
+    Raises:
+        ValueError: no pattern has this name.
+    """
+    return np.cumsum([len(piece) for piece in _pieces(text, pattern, cap)], dtype=np.int64)
 
 
-def _pieces(text: str, pattern: str, cap: int) -> Iterator[bytes]:
-    for found in _PATTERNS[pattern].findall(text):
-        word = found.encode()
-        start = 0
-        while len(word) - start > cap:
-            stop = start + cap
-            while word[stop] & 0xC0 == 0x80:
-                stop -= 1
-            yield word[start:stop]
-            start = stop
-        yield word[start:]
+def _pieces(text: bytes, pattern: str, cap: int) -> Iterator[bytes]:
+    for word in words(text, _expression(pattern)):
+        yield from capped(word, cap)
+
+
+def _expression(pattern: str) -> Any:
+    if pattern not in _PATTERNS:
+        raise ValueError(f"no pattern is called '{pattern}'; there are {', '.join(_PATTERNS)}")
+    return _PATTERNS[pattern]
 
 
 class WordCounter:
-    """Counts words."""
+    """Counts words.
+
+    Attributes:
+        documents, bytes, pieces: counted since the last `take`.
+        memory_bytes: what the counts hold, roughly.
+    """
 
     def __init__(self, pattern: str, cap: int) -> None:
+        _expression(pattern)
         self._pattern, self._cap = pattern, cap
         self._counts: Counter[bytes] = Counter()
         self.documents = self.bytes = self.pieces = self.memory_bytes = 0
@@ -65,8 +76,7 @@ class WordCounter:
     def add(self, data: Any, ends: NDArray[np.int64]) -> None:
         raw, start = bytes(data), 0
         for end in ends.tolist():
-            text = raw[start:end].decode(errors="replace")
-            self.add_words(list(_pieces(text, self._pattern, self._cap)))
+            self.add_words(list(_pieces(raw[start:end], self._pattern, self._cap)))
             start = end
         self.documents += len(ends)
 

@@ -11,10 +11,11 @@ import numpy as np
 import regex
 from numpy.typing import NDArray
 
+from penjing.text.cutting import words
 from penjing.text.patterns import PATTERNS
 
 _CACHE_WORDS = 1 << 17
-_CACHE_WORD_CHARACTERS = 64
+_CACHE_WORD_BYTES = 64
 
 
 class WordEncoder:
@@ -28,20 +29,19 @@ class WordEncoder:
         whole_words: bool,  # noqa: FBT001 - the compiled encoder's signature
     ) -> None:
         self._expression = regex.compile(PATTERNS.get(pattern, pattern))
-        self._is_complete = pattern in PATTERNS
         self._byte_ids = {token[0]: number for number, token in _of_length_one(token_bytes)}
         self._ranks = {
             (left, right): (rank, merged)
             for rank, (left, right, merged) in enumerate(merges.tolist())
         }
-        words = enumerate(token_bytes) if whole_words else ()
-        self._whole = {token: number for number, token in words if token}
-        self._cache: dict[str, Sequence[int]] = {}
+        tokens = enumerate(token_bytes) if whole_words else ()
+        self._whole = {token: number for number, token in tokens if token}
+        self._cache: dict[bytes, Sequence[int]] = {}
 
     def encode(self, text: bytes) -> NDArray[np.uint32]:
-        """The ids of a text in UTF-8; bytes that are none are kept, each as one symbol."""
+        """The ids of a text in UTF-8; for bytes that are none, see `text.cutting`."""
         ids: list[int] = []
-        for word in self._cut(text.decode(errors="surrogateescape")):
+        for word in words(text, self._expression):
             known = self._cache.get(word)
             ids += self._encode_word(word) if known is None else known
         return np.array(ids, dtype=np.uint32)
@@ -56,24 +56,10 @@ class WordEncoder:
         lengths = np.array([len(ids) for ids in found], dtype=np.int64)
         return np.concatenate([np.empty(0, np.uint32), *found]), lengths.cumsum()
 
-    def _cut(self, text: str) -> Iterator[str]:
-        """The words of a text; what the expression leaves out is a word too, as in `Isolated`."""
-        if self._is_complete:
-            yield from self._expression.findall(text)
-            return
-        place = 0
-        for match in self._expression.finditer(text):
-            start, end = match.span()
-            yield from (part for part in (text[place:start], text[start:end]) if part)
-            place = end
-        if place < len(text):
-            yield text[place:]
-
-    def _encode_word(self, word: str) -> Sequence[int]:
-        raw = word.encode(errors="surrogateescape")
-        whole = self._whole.get(raw)
-        ids = [whole] if whole is not None else self._merge(raw)
-        if len(word) <= _CACHE_WORD_CHARACTERS:
+    def _encode_word(self, word: bytes) -> Sequence[int]:
+        whole = self._whole.get(word)
+        ids = [whole] if whole is not None else self._merge(word)
+        if len(word) <= _CACHE_WORD_BYTES:
             if len(self._cache) >= _CACHE_WORDS:
                 self._cache.clear()
             self._cache[word] = ids

@@ -1,0 +1,172 @@
+"""The compiled core and its twin in Python give the same bits on everything."""
+
+import json
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penjing.text import native_twin as twin
+from penjing.text.patterns import PATTERNS
+from penjing.text.word_encoder import WordEncoder
+from tests.text.test_splitting import fuzz_strings
+
+native = pytest.importorskip("penjing.text._native", reason="needs the compiled core")
+
+NAMES = st.sampled_from(sorted(PATTERNS))
+
+
+def damaged(count: int, seed: int) -> Iterator[bytes]:
+    """Fuzz strings, every second with bytes that are no UTF-8."""
+    rng = random.Random(seed)
+    for number, text in enumerate(fuzz_strings(count, seed)):
+        raw = bytearray(text.encode())
+        for _ in range(rng.randrange(1, 4) if number % 2 else 0):
+            raw[rng.randrange(len(raw))] = rng.randrange(256)
+        yield bytes(raw)
+
+
+def joined(texts: list[bytes]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    data = np.frombuffer(b"".join(texts), dtype=np.uint8)
+    return data, np.cumsum([len(text) for text in texts], dtype=np.int64)
+
+
+def learnt(texts: list[bytes], pattern: str, num_merges: int) -> tuple[list[bytes], Any]:
+    """Tokens and merges (left, right, merged) learnt from texts."""
+    counter = twin.WordCounter(pattern, 256)
+    counter.add(*joined(texts))
+    pairs = twin.train_merges(counter.take(1), num_merges, None).tolist()
+    tokens = [bytes([byte]) for byte in range(256)]
+    for left, right in pairs:
+        tokens.append(tokens[left] + tokens[right])
+    merges = [(left, right, 256 + rank) for rank, (left, right) in enumerate(pairs)]
+    return tokens, np.array(merges, dtype=np.uint32).reshape(-1, 3)
+
+
+@given(st.binary(max_size=40))
+def test_a_word_has_the_same_hash(word: bytes) -> None:
+    assert native.word_hash(word) == twin.word_hash(word)
+
+
+@given(st.binary(max_size=60), NAMES, st.sampled_from([0, 1, 3, 4, 7, 256]))
+def test_any_bytes_are_cut_at_the_same_places(text: bytes, pattern: str, cap: int) -> None:
+    ends = native.split_ends(text, pattern, cap).tolist()
+    assert ends == twin.split_ends(text, pattern, cap).tolist()
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_words_are_counted_alike(pattern: str) -> None:
+    texts = list(damaged(1_500, 11))
+    counters = [core.WordCounter(pattern, 16) for core in (native, twin)]
+    for counter in counters:
+        counter.add(*joined(texts))
+        counter.add_words([b"own", b"\xff\xfe", b"own"])
+    facts = [(c.documents, c.bytes, c.pieces, c.unique) for c in counters]
+    assert facts[0] == facts[1]
+    compiled, slow = (counter.take(8) for counter in counters)
+    assert compiled == slow
+    assert native.merge_words(compiled) == twin.merge_words(slow)
+    assert [c.unique for c in counters] == [0, 0]
+
+
+@given(st.dictionaries(st.binary(min_size=1, max_size=12), st.integers(1, 2**40)), st.data())
+def test_blobs_are_sampled_and_summed_up_alike(counts: dict[bytes, int], data: Any) -> None:
+    blob = twin._packed(counts)
+    threshold = data.draw(st.integers(1, 2**41))
+    assert native.sample_words(blob, threshold) == twin.sample_words(blob, threshold)
+    for ours, theirs in zip(native.count_histogram(blob), twin.count_histogram(blob), strict=True):
+        assert ours.tolist() == theirs.tolist()
+
+
+def test_the_same_merges_are_learnt() -> None:
+    counter = native.WordCounter("qwen2", 256)
+    counter.add(*joined(list(damaged(2_000, 5))))
+    blobs = counter.take(4)
+    ours = native.train_merges(blobs, 1_000, None)
+    assert len(ours) > 500
+    assert ours.tolist() == twin.train_merges(blobs, 1_000, None).tolist()
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("whole_words", [False, True])
+def test_texts_are_encoded_alike_one_by_one_and_in_batches(
+    pattern: str, *, whole_words: bool
+) -> None:
+    texts = list(damaged(1_500, 3))
+    tokens, merges = learnt(texts[::2], pattern, 600)
+    tokens += [b"", b" the whole", "文字文字".encode()]  # words that no merge makes
+    arguments = (tokens, merges, pattern, whole_words)
+    compiled, slow = native.Encoder(*arguments), WordEncoder(*arguments)
+    long = [b"a" * 5_000, b" " * 3_000, " 文字文字 the whole".encode() * 50, b"", bytes(range(256))]
+    texts += long
+    wanted = [slow.encode(text).tolist() for text in texts]
+    assert [compiled.encode(text).tolist() for text in texts] == wanted
+    assert [b"".join(tokens[number] for number in ids) for ids in wanted] == texts
+    for threads in (1, 3):
+        ids, ends = compiled.encode_batch(*joined(texts), threads)
+        assert ids.tolist() == [number for one in wanted for number in one]
+        assert ends.tolist() == np.cumsum([len(one) for one in wanted]).tolist()
+
+
+ROWS = st.one_of(
+    st.dictionaries(
+        st.sampled_from(["text", "te\u00e9", "other", "a"]),
+        st.recursive(
+            st.one_of(st.text(), st.none(), st.booleans(), st.integers(), st.floats()),
+            lambda inner: (
+                st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3)
+            ),
+            max_leaves=5,
+        ),
+    ).map(lambda row: json.dumps(row, ensure_ascii="text" in row).encode()),
+    st.binary(max_size=20).filter(lambda line: b"\n" not in line),
+    st.sampled_from(
+        [
+            *(
+                b'{"text": "a\\ud800b"}',
+                b'{"text": "\\ud83d\\ude00"}',
+                b'{"text": "a", "text": "b"}',
+            ),
+            *(b' {"text" : "\\u00e9\\n"} \r', b'{"text": 01}', b'{"text": "a"} x', b"[]", b"null"),
+            *(b'{"text": "a\tb"}', b'{"text": "\xff"}', b'{"text": NaN, "a": 1e5}', b"{}", b"{"),
+        ]
+    ),
+)
+
+
+@given(st.lists(ROWS, max_size=6), st.sampled_from(["text", "te\u00e9"]))
+def test_json_lines_give_the_same_texts_and_send_the_same_lines_on(
+    rows: list[bytes], field: str
+) -> None:
+    block = b"\n".join(rows)
+    data, ends, lines, bad = native.json_lines(block, field)
+    slow_data, slow_ends, slow_lines, slow_bad = twin.json_lines(block, field)
+    known = {number for number, _ in slow_bad}
+    # The compiled reader may send on more lines than the twin finds bad, never fewer.
+    assert known <= {number for number, _ in bad}
+    ours = dict(zip(lines.tolist(), np.split(data, ends), strict=False))
+    theirs = dict(zip(slow_lines.tolist(), np.split(slow_data, slow_ends), strict=False))
+    assert set(ours) == set(theirs) - {number for number, _ in bad}
+    assert all(ours[number].tobytes() == theirs[number].tobytes() for number in ours)
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview, np.ndarray])
+def test_a_batch_comes_in_as_any_buffer_of_bytes(kind: type) -> None:
+    encoder = native.Encoder(
+        [bytes([b]) for b in range(256)], np.empty((0, 3), np.uint32), "gpt2", False
+    )
+    raw = b"one two"
+    data = np.frombuffer(raw, np.uint8) if kind is np.ndarray else kind(raw)
+    ids, _ = encoder.encode_batch(data, np.array([3, 7], dtype=np.int64), 1)
+    assert bytes(ids.astype(np.uint8)) == raw
+
+
+@pytest.mark.parametrize("ends", [[3, 2], [-1], [9]])
+def test_ends_outside_the_data_are_refused(ends: list[int]) -> None:
+    counter = native.WordCounter("qwen2", 0)
+    with pytest.raises(ValueError, match="end"):
+        counter.add(np.zeros(8, np.uint8), np.array(ends, dtype=np.int64))
