@@ -140,7 +140,7 @@ def train_penjing(
     blobs = list(words.reduce(lambda blob: native.sample_words(blob, threshold)))
     symbols = sum(int(native.count_histogram(blob)[2].sum()) for blob in blobs)
     start = time.process_time()
-    pairs = native.train_merges(blobs, num_merges, None)
+    pairs, _ = native.train_merges(blobs, num_merges, None)
     words.seconds["train"] = time.process_time() - start
     tokens = _tokens(pairs.tolist())
     content = {"pattern": pattern, "pairs": pairs.tolist()}

@@ -48,7 +48,7 @@ Array<T> to_array(std::vector<T>&& values) {
     return to_array(std::move(values), {size});
 }
 
-Array<uint32_t> train(const nb::sequence& blobs, size_t num_merges, const nb::object& on_progress) {
+nb::tuple train(const nb::sequence& blobs, size_t num_merges, const nb::object& on_progress) {
     const std::vector<nb::bytes> kept = owned(blobs);
     const std::vector<Bytes> data = views(kept);
     auto last = std::chrono::steady_clock::now();
@@ -60,13 +60,14 @@ Array<uint32_t> train(const nb::sequence& blobs, size_t num_merges, const nb::ob
         if (PyErr_CheckSignals() != 0) throw nb::python_error();
         if (!on_progress.is_none()) on_progress(done, num_merges);
     };
-    std::vector<uint32_t> merges;
+    Merges merges;
     {
         nb::gil_scoped_release released;
         merges = train_merges(data, num_merges, look);
     }
-    const size_t count = merges.size() / 2;
-    return to_array(std::move(merges), {count, 2});
+    const size_t count = merges.counts.size();
+    return nb::make_tuple(to_array(std::move(merges.pairs), {count, 2}),
+                          to_array(std::move(merges.counts)));
 }
 
 nb::bytes merge(const nb::sequence& blobs) {

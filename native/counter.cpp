@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "bindings.hpp"
+#include "huge.hpp"
 #include "short_key.hpp"
 #include "words.hpp"
 
@@ -91,7 +92,7 @@ class WordCounter {
     };
 
     void clear() {
-        slots_ = std::vector<Slot>(kFirstSlots);
+        slots_ = HugeVector<Slot>(kFirstSlots);
         blocks_.clear();
         block_left_ = block_bytes_ = pending_count_ = 0;
         documents_ = bytes_ = pieces_ = unique_ = 0;
@@ -174,7 +175,7 @@ class WordCounter {
     }
 
     void grow() {
-        std::vector<Slot> old(slots_.size() * 2);
+        HugeVector<Slot> old(slots_.size() * 2);
         old.swap(slots_);
         const size_t mask = slots_.size() - 1;
         for (const Slot& slot : old) {
@@ -232,7 +233,7 @@ class WordCounter {
 
     Pattern pattern_;
     size_t cap_;
-    std::vector<Slot> slots_;
+    HugeVector<Slot> slots_;
     std::vector<std::unique_ptr<uint8_t[]>> blocks_;
     uint8_t* block_at_ = nullptr;
     size_t block_left_, block_bytes_;

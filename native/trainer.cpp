@@ -201,11 +201,11 @@ class Trainer {
         for (Side* side : {&before_, &after_}) side->tallies.resize(256 + num_merges);
     }
 
-    std::vector<uint32_t> run(const Tick& tick) {
+    Merges run(const Tick& tick) {
         list_all(BytePairTable(), kMinPairCount);
-        std::vector<uint32_t> merges;
-        merges.reserve(2 * wanted_);
-        while (merges.size() < 2 * wanted_) {
+        Merges merges;
+        merges.pairs.reserve(2 * wanted_);
+        while (merges.counts.size() < wanted_) {
             if (heap_.empty() || heap_.front().count < floor_) {
                 if (floor_ <= kMinPairCount) break;
                 may_guess_ = false;
@@ -221,11 +221,12 @@ class Trainer {
                 if (best.count >= floor_) push(std::move(best));
                 continue;
             }
-            merges.push_back(best.left);
-            merges.push_back(best.right);
-            guess_floor(best.count, merges.size() / 2);
+            merges.pairs.push_back(best.left);
+            merges.pairs.push_back(best.right);
+            merges.counts.push_back(best.count);
+            guess_floor(best.count, merges.counts.size());
             merge(best);
-            tick(merges.size() / 2);
+            tick(merges.counts.size());
         }
         return merges;
     }
@@ -358,7 +359,7 @@ class Trainer {
 
 }  // namespace
 
-std::vector<uint32_t> train_merges(const std::vector<Bytes>& blobs, size_t num_merges, const Tick& tick) {
+Merges train_merges(const std::vector<Bytes>& blobs, size_t num_merges, const Tick& tick) {
     Survey survey(blobs);
     if (256 + num_merges <= UINT16_MAX && survey.weights.size() <= UINT16_MAX) {
         return Trainer<uint16_t>(blobs, std::move(survey), num_merges).run(tick);

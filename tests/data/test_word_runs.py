@@ -17,10 +17,10 @@ from penjing.data.word_runs import (
     histogram_of,
     merge_partitions,
     run_name,
-    unpacked_words,
 )
 from penjing.errors import ArtifactError
 from penjing.text.bpe import count_words
+from tests.text.test_words import unpacked
 
 SETTINGS = "ab" * 32
 PIECES = st.sampled_from(["a tree", " stood", "盆景", "\n\n", "42", " 's", "é", "a" * 300])
@@ -41,8 +41,8 @@ def words_of(runs: list[Path], folder: Path, partitions: int = 4) -> dict[bytes,
         rows.append(merge_partitions(opened, first, first + 2, how(), path).rows())
         merged = RunFile(path)
         for number in range(merged.partitions):
-            words = list(unpacked_words(merged.partition(number)))
-            assert words == sorted(words)
+            words = unpacked(merged.partition(number))
+            assert list(words) == sorted(words)
             found |= words
     histogram = histogram_of(rows)
     assert int(histogram.words.sum()) == len(found)

@@ -14,7 +14,8 @@ from tests.text.test_words import packed
 
 def learnt(blobs: Sequence[bytes], num_merges: int) -> list[tuple[bytes, bytes]]:
     tokens = [bytes([byte]) for byte in range(256)]
-    pairs = native.train_merges(blobs, num_merges, None)
+    pairs, counts = native.train_merges(blobs, num_merges, None)
+    assert counts.tolist() == sorted(counts.tolist(), reverse=True)
     assert pairs.dtype == np.uint32
     assert pairs.shape == (len(pairs), 2)
     for left, right in pairs.tolist():
@@ -77,7 +78,7 @@ def many_words() -> bytes:
 
 def test_progress_is_told_seldom_and_its_error_stops_training() -> None:
     blob, seen, started = many_words(), [], time.monotonic()
-    merges = native.train_merges([blob], 3_000, lambda done, wanted: seen.append((done, wanted)))
+    merges, _ = native.train_merges([blob], 3_000, lambda done, wanted: seen.append((done, wanted)))
     elapsed = time.monotonic() - started
     assert seen[-1] == (len(merges), 3_000)
     assert seen == sorted(set(seen))

@@ -5,7 +5,7 @@ Which texts are counted, and what is learnt from the counts, are the tokenizer s
 
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -96,10 +96,10 @@ def run_name(number: int) -> str:
     return f"{number:03}.run"
 
 
-def _sum(*parts: Counted) -> Counted:
-    """Of every field, its sum."""
-    columns = zip(*(astuple(part) for part in parts), strict=True)
-    return Counted(*(sum(column) for column in columns))
+def _sum(one: Counted, other: Counted) -> Counted:
+    return Counted(
+        one.documents + other.documents, one.bytes + other.bytes, one.pieces + other.pieces
+    )
 
 
 def _drained(blobs: list[bytes]) -> Iterator[bytes]:
@@ -174,22 +174,6 @@ class RunFile:
         if xxhash.xxh3_64_intdigest(data) != int(self._hashes[number]):
             raise self._damaged(f"partition {number} is not as it was written")
         return zstandard.ZstdDecompressor().decompress(data) if data else b""
-
-
-def unpacked_words(blob: bytes) -> Iterator[tuple[bytes, int]]:
-    """The words of a words blob and their counts, in plain Python."""
-    place = 0
-    while place < len(blob):
-        numbers = [0, 0]  # of LEB128: the word's length, and its count
-        for which in range(2):
-            shift = 0
-            while blob[place] & 128:
-                numbers[which] |= (blob[place] & 127) << shift
-                place, shift = place + 1, shift + 7
-            numbers[which] |= blob[place] << shift
-            place += 1
-        yield blob[place : place + numbers[0]], numbers[1]
-        place += numbers[0]
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from penjing.config.loading import identity
 from penjing.config.schema import TokenizerConfig
 from penjing.data.chunks import Finished, Job, finished_job, sweep_unplanned
 from penjing.data.corpus import JobProgress, run_job
-from penjing.data.word_runs import Histogram, RunFile, histogram_of, run_name, unpacked_words
+from penjing.data.word_runs import Histogram, RunFile, histogram_of, run_name
 from penjing.errors import ConfigError
 from penjing.sources.quarantine import Quarantine
 from penjing.stages.compression import write_evaluation
@@ -26,13 +26,10 @@ from penjing.stages.context import StageContext
 from penjing.stages.counting import QUARANTINE, count_job, reduce_job, require_disk
 from penjing.stages.vocabulary import taken_vocabulary, write_tokenizer
 from penjing.text import native
-from penjing.text.bpe import merge_word
 from penjing.text.patterns import PATTERNS
 from penjing.text.sampling import Threshold, choose_threshold
 from penjing.text.tokenizer import Tokenizer
-from penjing.text.vocabulary import SPECIAL_TOKENS, Vocabulary, grown_vocabulary
-
-_SEARCHED_BYTES = 64 << 20
+from penjing.text.vocabulary import SPECIAL_TOKENS, grown_vocabulary
 
 
 def run(context: StageContext) -> dict[str, Any]:
@@ -192,14 +189,14 @@ def _train(
     chosen = Threshold(1, 1.0, 1.0) if config.exact else _threshold(histogram, config)
     blobs = [native.sample_words(blob, chosen.threshold) for blob in _words(parts)]
     wanted = config.trained_vocab_size - 256 - len(SPECIAL_TOKENS)
-    pairs = native.train_merges(blobs, wanted, on_progress)
+    pairs, counts = native.train_merges(blobs, wanted, on_progress)
     tokenizer = Tokenizer(grown_vocabulary(pairs.tolist(), config.trained_pattern))
     return tokenizer, _facts(tokenizer) | {
         "train_seconds": time.monotonic() - clock,
         "unique_words": int(histogram.words.sum()),
         "threshold": chosen.threshold,
         "kept_mass": chosen.kept_occurrences,
-        "last_merge_count": _last_merge_count(tokenizer.vocabulary, blobs),
+        "last_merge_count": int(counts[-1]) if len(counts) else None,
     }
 
 
@@ -207,24 +204,6 @@ def _threshold(histogram: Histogram, config: TokenizerConfig) -> Threshold:
     memory_bytes, num_merges = config.train_memory_bytes, config.trained_vocab_size
     return choose_threshold(
         histogram.counts, histogram.words, histogram.bytes, memory_bytes, num_merges
-    )
-
-
-def _last_merge_count(vocabulary: Vocabulary, blobs: Sequence[bytes]) -> int | None:
-    """How often the last merge was made in the words trained on: rare ones say that the vocabulary
-    is as large as the text can fill. None when there are too many words to look through.
-    """
-    if not vocabulary.merges or sum(map(len, blobs)) > _SEARCHED_BYTES:
-        return None
-    *_, (_, _, last) = vocabulary.merges
-    token = vocabulary.token_bytes[last]
-    ranks = {(left, right): merged for left, right, merged in vocabulary.merges}
-    return sum(
-        count * merge_word(word, ranks).count(last)
-        for blob in blobs
-        if token in blob
-        for word, count in unpacked_words(blob)
-        if token in word
     )
 
 

@@ -73,7 +73,16 @@ def train_merges(
 
     Source: arXiv:1508.07909, algorithm 1, on bytes.
     """
-    merges: list[tuple[bytes, bytes]] = []
+    return [merge[:2] for merge in counted_merges(word_counts, num_merges, on_progress)]
+
+
+def counted_merges(
+    word_counts: Mapping[bytes, int],
+    num_merges: int,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> list[tuple[bytes, bytes, int]]:
+    """As `train_merges`, each merge with the count of its pair when it was chosen."""
+    merges: list[tuple[bytes, bytes, int]] = []
     words = [list(word) for word in word_counts]
     weights = list(word_counts.values())
     counts: defaultdict[Pair, int] = defaultdict(int)
@@ -88,7 +97,7 @@ def train_merges(
     while len(merges) < num_merges and (pair := _most_frequent(heap, counts)) is not None:
         new_id = len(token_bytes)
         token_bytes.append(token_bytes[pair[0]] + token_bytes[pair[1]])
-        merges.append((token_bytes[pair[0]], token_bytes[pair[1]]))
+        merges.append((token_bytes[pair[0]], token_bytes[pair[1]], counts[pair]))
         gained: set[Pair] = set()
         for index in where.pop(pair):
             word = replace_pair(words[index], pair, new_id)

@@ -12,7 +12,7 @@ import numpy as np
 import regex
 from numpy.typing import NDArray
 
-from penjing.text.bpe import train_merges as _train_merges
+from penjing.text.bpe import counted_merges
 from penjing.text.cutting import capped, words
 from penjing.text.patterns import PATTERNS
 
@@ -171,14 +171,19 @@ def sample_words(blob: bytes, threshold: int) -> bytes:
 
 def train_merges(
     blobs: Sequence[bytes], num_merges: int, on_progress: Callable[[int, int], None] | None
-) -> NDArray[np.uint32]:
+) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+    """Pairs of ids, (merges, 2), and how often each stood in the words then, (merges,).
+
+    Byte b has id b, merge k makes id 256 + k.
+    """
     counts = {word: count for blob in blobs for word, count in _unpacked(blob)}
     ids = {bytes([byte]): byte for byte in range(256)}
-    pairs = []
-    for left, right in _train_merges(counts, num_merges, on_progress):
+    pairs, found = [], []
+    for left, right, count in counted_merges(counts, num_merges, on_progress):
         pairs.append((ids[left], ids[right]))
         ids[left + right] = len(ids)
-    return np.array(pairs, dtype=np.uint32).reshape(-1, 2)
+        found.append(count)
+    return np.array(pairs, dtype=np.uint32).reshape(-1, 2), np.array(found, dtype=np.int64)
 
 
 def json_lines(

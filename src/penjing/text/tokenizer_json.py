@@ -41,7 +41,7 @@ def write_tokenizer_json(vocabulary: Vocabulary) -> bytes:
     split = {"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": False}
     tokens = vocabulary.token_bytes
     merges = [f"{spelled(tokens[a])} {spelled(tokens[b])}" for a, b, _ in vocabulary.merges]
-    model = {
+    model: dict[str, Any] = {
         "type": "BPE",
         "dropout": None,
         "unk_token": None,
@@ -50,8 +50,8 @@ def write_tokenizer_json(vocabulary: Vocabulary) -> bytes:
         "fuse_unk": False,
         "byte_fallback": False,
         "ignore_merges": vocabulary.whole_words,
-        "vocab": written_vocab(vocabulary),
-        "merges": merges,
+        "vocab": {},
+        "merges": [],
     }
     content = {
         "version": "1.0",
@@ -64,7 +64,21 @@ def write_tokenizer_json(vocabulary: Vocabulary) -> bytes:
         "decoder": byte_level,
         "model": model,
     }
-    return json_bytes(content)
+    text = json_bytes(content)
+    for name, table in (("vocab", written_vocab(vocabulary)), ("merges", merges)):
+        text = text.replace(*_filled(name, table), 1)
+    return text
+
+
+def _filled(name: str, table: dict[str, int] | list[str]) -> tuple[bytes, bytes]:
+    """An empty table of the model as `json_bytes` writes it, and the same filled.
+
+    The standard library's encoder is ten times as fast where it need not indent.
+    """
+    inner = json.dumps(table, ensure_ascii=False, separators=(",\n   ", ": "))
+    begin, end = f'  "{name}": {inner[0]}', inner[-1]
+    filled = f"{begin}\n   {inner[1:-1]}\n  {end}" if table else begin + end
+    return (begin + end).encode(), filled.encode()
 
 
 def json_bytes(content: Any) -> bytes:

@@ -154,12 +154,14 @@ def _byte_characters() -> list[str]:
 
 
 _CHARACTERS = _byte_characters()
-_BYTES = {character: byte for byte, character in enumerate(_CHARACTERS)}
+_SPELLING = dict(enumerate(_CHARACTERS))
+_BYTES = dict.fromkeys(range(256), "\uffff")  # what spells nothing becomes no byte
+_BYTES |= {ord(character): chr(byte) for byte, character in enumerate(_CHARACTERS)}
 
 
 def spelled(token: bytes) -> str:
     """A token as GPT-2's and Hugging Face's files spell it: one printable character a byte."""
-    return "".join([_CHARACTERS[byte] for byte in token])
+    return token.decode("latin-1").translate(_SPELLING)
 
 
 def unspelled(spelling: str) -> bytes:
@@ -169,8 +171,8 @@ def unspelled(spelling: str) -> bytes:
         DataError: a character stands for no byte.
     """
     try:
-        return bytes([_BYTES[character] for character in spelling])
-    except KeyError as error:
+        return spelling.translate(_BYTES).encode("latin-1")
+    except UnicodeEncodeError as error:
         raise DataError(
             f"found the token {spelling[:40]!r}; wanted byte-level spelling, in which "
             f"{error.args[0]!r} stands for nothing (is it SentencePiece?)"
