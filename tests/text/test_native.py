@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penjing.text import native_twin as twin
+from penjing.text.bpe import replace_pair
 from penjing.text.patterns import PATTERNS
 from penjing.text.word_encoder import WordEncoder
 from tests.text.test_splitting import fuzz_strings
@@ -112,6 +114,40 @@ def test_texts_are_encoded_alike_one_by_one_and_in_batches(
         ids, ends = compiled.encode_batch(*joined(texts), threads)
         assert ids.tolist() == [number for one in wanted for number in one]
         assert ends.tolist() == np.cumsum([len(one) for one in wanted]).tolist()
+
+
+def random_merges(
+    words: list[list[int]], count: int, rng: random.Random
+) -> list[tuple[int, int, int]]:
+    """Merges of any pairs that stand in the words, not of the most frequent ones."""
+    merges: list[tuple[int, int, int]] = []
+    for made in range(256, 256 + count):
+        left, right = rng.choice(sorted({pair for word in words for pair in pairwise(word)}))
+        words = [replace_pair(word, (left, right), made) for word in words]
+        merges.append((left, right, made))
+    return merges
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_merges_across_characters_are_made_in_their_order(seed: int) -> None:
+    """Few characters with shared bytes make merges that begin or end inside a character."""
+    rng = random.Random(seed)
+    alphabet = ["中", "丮", "一", "字", "é", "è", "a", "😀", "😁", "\u4e00"][
+        seed % 3 : seed % 3 + 7
+    ]
+    words = ["".join(rng.choices(alphabet, k=rng.randrange(1, 9))) for _ in range(400)]
+    merges = random_merges([list(word.encode()) for word in words], 120, rng)
+    tokens = [bytes([byte]) for byte in range(256)]
+    for left, right, _ in merges:
+        tokens.append(tokens[left] + tokens[right])
+    if seed % 2:
+        rng.shuffle(merges)  # a foreign vocabulary may have merges before those that they need
+    table = np.array(merges, dtype=np.uint32)
+    compiled, slow = (made(tokens, table, "qwen2", False) for made in (native.Encoder, WordEncoder))
+    for _ in range(600):
+        text = "".join(rng.choices(alphabet, k=rng.randrange(1, 40))).encode()
+        text = text if rng.random() < 0.7 else text[1:-1]
+        assert compiled.encode(text).tolist() == slow.encode(text).tolist(), text
 
 
 ROWS = st.one_of(
