@@ -6,7 +6,6 @@
 #include <memory>
 
 #include "bindings.hpp"
-#include "huge.hpp"
 #include "short_key.hpp"
 #include "words.hpp"
 
@@ -92,7 +91,7 @@ class WordCounter {
     };
 
     void clear() {
-        slots_ = HugeVector<Slot>(kFirstSlots);
+        slots_ = std::vector<Slot>(kFirstSlots);
         blocks_.clear();
         block_left_ = block_bytes_ = pending_count_ = 0;
         documents_ = bytes_ = pieces_ = unique_ = 0;
@@ -110,7 +109,7 @@ class WordCounter {
             late.hash = word_hash(bytes, length);
             late.key = {0, kLong | late.hash >> 8};
         }
-        __builtin_prefetch(&slots_[late.hash & (slots_.size() - 1)]);
+        __builtin_prefetch(&slots_[home(late.hash)]);
     }
 
     void flush() {
@@ -132,13 +131,15 @@ class WordCounter {
 
     Slot* find(const Pending& word) {
         const size_t mask = slots_.size() - 1;
-        for (size_t place = word.hash & mask;; place = (place + 1) & mask) {
+        for (size_t place = home(word.hash);; place = (place + 1) & mask) {
             Slot& slot = slots_[place];
             if (slot.count == 0) return &slot;
             if (slot.key.high != word.key.high) continue;
             if (word.length <= kShortBytes ? slot.key.low == word.key.low : same(slot, word)) return &slot;
         }
     }
+
+    size_t home(uint64_t hash) const { return hash >> 8 & (slots_.size() - 1); }
 
     static bool same(const Slot& slot, const Pending& word) {
         const Word kept = long_word(slot);
@@ -175,13 +176,14 @@ class WordCounter {
     }
 
     void grow() {
-        HugeVector<Slot> old(slots_.size() * 2);
+        std::vector<Slot> old(slots_.size() * 2);
         old.swap(slots_);
         const size_t mask = slots_.size() - 1;
         for (const Slot& slot : old) {
             if (slot.count == 0) continue;
-            const Word word = word_of(slot);
-            size_t place = word_hash(word.bytes, word.length) & mask;
+            // A long word's key holds its hash but for the lowest byte, which home() leaves out.
+            const bool is_long = slot.key.high >> 56 == 0xFF;
+            size_t place = home(is_long ? slot.key.high << 8 : slot.key.hash());
             while (slots_[place].count) place = (place + 1) & mask;
             slots_[place] = slot;
         }
@@ -233,7 +235,7 @@ class WordCounter {
 
     Pattern pattern_;
     size_t cap_;
-    HugeVector<Slot> slots_;
+    std::vector<Slot> slots_;
     std::vector<std::unique_ptr<uint8_t[]>> blocks_;
     uint8_t* block_at_ = nullptr;
     size_t block_left_, block_bytes_;

@@ -11,7 +11,6 @@
 #include <thread>
 
 #include "bindings.hpp"
-#include "huge.hpp"
 #include "short_key.hpp"
 
 namespace penjing {
@@ -58,7 +57,7 @@ class PairTable {
         return size_t((key * 0x9E3779B97F4A7C15ULL) >> 32) & (slots_.size() - 1);
     }
 
-    HugeVector<uint64_t> slots_;
+    std::vector<uint64_t> slots_;
 };
 
 struct CacheSlot {
@@ -67,11 +66,15 @@ struct CacheSlot {
     uint32_t count;  // of ids; 0: free
 };
 
-// Two slots a set; the second is the one that a new piece takes.
-struct Cache {
-    HugeVector<CacheSlot> slots = HugeVector<CacheSlot>(2 * kCacheSets, CacheSlot{{0, 0}, {}, 0});
+// A new piece takes the second slot; a piece that is met again goes to the first.
+struct alignas(64) CacheSet {
+    CacheSlot slots[2] = {};
+};
 
-    CacheSlot* set_of(uint64_t hash) { return &slots[2 * (hash & (kCacheSets - 1))]; }
+struct Cache {
+    std::vector<CacheSet> sets = std::vector<CacheSet>(kCacheSets);
+
+    CacheSlot* set_of(uint64_t hash) { return sets[hash & (kCacheSets - 1)].slots; }
 
     // Null when it is not there.
     const CacheSlot* find(const ShortKey& key, uint64_t hash) {

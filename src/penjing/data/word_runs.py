@@ -96,10 +96,10 @@ def run_name(number: int) -> str:
     return f"{number:03}.run"
 
 
-def _sum(one: Counted, other: Counted) -> Counted:
-    return Counted(
-        one.documents + other.documents, one.bytes + other.bytes, one.pieces + other.pieces
-    )
+def _sum(*parts: Counted) -> Counted:
+    documents = sum(part.documents for part in parts)
+    pieces = sum(part.pieces for part in parts)
+    return Counted(documents, sum(part.bytes for part in parts), pieces)
 
 
 def _drained(blobs: list[bytes]) -> Iterator[bytes]:
