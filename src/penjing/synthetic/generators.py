@@ -5,6 +5,7 @@ What a row says is decided in `stories`, `prose`, `exchanges` and `conduct`.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from random import Random
 from typing import Literal, TypeVar
 
@@ -40,6 +41,9 @@ GENERATORS: dict[Kind, tuple[str, ...]] = {
 }
 """The generators of each kind of source."""
 
+_REMEMBERED_ROWS = 1 << 16
+"""The tokenizer's count, its evaluation and the shards read the same rows: the demo has fewer."""
+
 _TASKS = {name: name for name in EXCHANGES if name not in ("story_requests", "smalltalk")}
 _TASKS |= {"facts_open": "facts", "story_heroes": "story_requests"}
 TASK_NAMES = (*_TASKS, "stop")
@@ -70,7 +74,12 @@ def documents(name: str, seed: int, rows: int) -> Iterator[str]:
     """
     _known(name, GENERATORS["documents"], "source of documents")
     for row in range(rows):
-        yield _DOCUMENTS[name](Random(seed_for(seed, "documents", name, row)))
+        yield _document(name, seed, row)
+
+
+@lru_cache(_REMEMBERED_ROWS)
+def _document(name: str, seed: int, row: int) -> str:
+    return _DOCUMENTS[name](Random(seed_for(seed, "documents", name, row)))
 
 
 def _with_tool_share(exchange: Exchange, rng: Random, tool_share: float) -> Exchange:
@@ -85,7 +94,9 @@ def _with_tool_share(exchange: Exchange, rng: Random, tool_share: float) -> Exch
     return replace(exchange, reply=exchange.reply[-1:])
 
 
-def _conversation(name: str, rng: Random, tool_share: float) -> Conversation:
+@lru_cache(_REMEMBERED_ROWS)
+def _conversation(name: str, seed: int, row: int, tool_share: float) -> Conversation:
+    rng = Random(seed_for(seed, "conversations", name, row))
     kinds = [name]
     if name == "multiturn":
         kinds = [pick(rng, _MULTITURN) for _ in range(rng.randrange(2, 4))]
@@ -110,7 +121,7 @@ def conversations(
     """
     _known(name, GENERATORS["conversations"], "source of conversations")
     for row in range(rows):
-        yield _conversation(name, Random(seed_for(seed, "conversations", name, row)), tool_share)
+        yield _conversation(name, seed, row, tool_share)
 
 
 def preferences(name: str, seed: int, rows: int) -> Iterator[Preference]:

@@ -14,6 +14,8 @@ Item = TypeVar("Item")
 _INNERMOST_CHOICE = re.compile(r"\[([^\[\]]*)\]")
 _SENTENCE_START = re.compile(r'(^|[.!?]"? |(?:^| )")([a-z])')
 _ARTICLE = re.compile(r"\b([Aa]) (?=[aeiou])")
+_SPACED_MARK = re.compile(r" +([.,!?])")
+_WORD = re.compile(r"[a-z0-9]+(?:[-'][a-z0-9]+)*")
 
 
 def pick(rng: Random, items: Sequence[Item]) -> Item:
@@ -22,7 +24,12 @@ def pick(rng: Random, items: Sequence[Item]) -> Item:
 
 
 def expand(template: str, rng: Random, slots: Mapping[str, str]) -> str:
-    """The template with its choices drawn, its slots filled and its English put right.
+    """The template with its choices drawn, its slots filled and its English put right."""
+    return polish(filled(template, rng, slots))
+
+
+def filled(template: str, rng: Random, slots: Mapping[str, str]) -> str:
+    """The template with its choices drawn and its slots filled, not polished.
 
     Choices without a slot cost one draw each, whether they stand in a drawn branch or not.
 
@@ -32,12 +39,12 @@ def expand(template: str, rng: Random, slots: Mapping[str, str]) -> str:
     text = template
     while "[" in text:
         text = _INNERMOST_CHOICE.sub(lambda found: pick(rng, found[1].split("|")), text)
-    return polish(text.format_map(slots))
+    return text.format_map(slots)
 
 
 def polish(text: str) -> str:
     """Single spaces, `an` before a vowel, a capital at the start of sentences and quotations."""
-    text = re.sub(r" +([.,!?])", r"\1", " ".join(text.split()))
+    text = _SPACED_MARK.sub(r"\1", " ".join(text.split()))
     text = _ARTICLE.sub(r"\1n ", text)
     return _SENTENCE_START.sub(lambda found: found[1] + found[2].upper(), text)
 
@@ -51,4 +58,4 @@ def literal_runs(template: str) -> list[list[str]]:
 
 def words(text: str) -> list[str]:
     """The words of a text in lower case, without punctuation; a spelled word is one word."""
-    return re.findall(r"[a-z0-9]+(?:[-'][a-z0-9]+)*", text.lower())
+    return _WORD.findall(text.lower())

@@ -5,12 +5,12 @@ Plots are `schemata`'s; requests for stories are `exchanges`'.
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import chain, repeat
 from random import Random
 
-from penjing.synthetic.grammar import expand, pick, words
+from penjing.synthetic.grammar import filled, pick, polish, words
 from penjing.synthetic.lexicon import (
     ANIMALS,
     BOYS,
@@ -241,7 +241,7 @@ def make_story(rng: Random, hero: str = "", kind: str = "") -> Story:
         story = _draw(rng, schema, hero, kind, share)
         if len(words(story.text)) <= MAX_WORDS:
             break
-    return story
+    return replace(story, text=polish(story.text))
 
 
 def _draw(rng: Random, schema: Schema, hero: str, kind: str, share: float) -> Story:
@@ -251,13 +251,13 @@ def _draw(rng: Random, schema: Schema, hero: str, kind: str, share: float) -> St
     if schema.meets and rng.random() < share / 2:
         parts.append(pick(rng, MEETINGS))
     parts.append(schema.help)
-    told = [expand(_thinned(part, rng, share), rng, slots) for part in parts]
+    told = [filled(_thinned(part, rng, share), rng, slots) for part in parts]
     if slots["N"] not in words(told[-1]) or rng.random() < RESULT_SHARE:
         last = _thinned(schema.result, rng, share)
     else:  # the help has told what became of the thing
         endings = PAIR_ENDINGS + (KEPT_ENDINGS if schema.keeps else ())
         last = pick(rng, endings).replace("{end}", pick(rng, _ENDS))
-    told.append(expand(last, rng, slots))
+    told.append(filled(last, rng, slots))
     return Story(" ".join(told), schema.name, hero, slots.friend, slots["N"])
 
 
