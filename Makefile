@@ -26,8 +26,10 @@ $(VENV)/.torch:
 	@touch $@
 
 $(VENV)/.run: $(VENV)/.torch requirements.lock pyproject.toml CMakeLists.txt $(wildcard native/*)
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@# Both at once: one waits for the index while the other compiles.
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -r requirements.lock & \
+	  packages=$$!; \
+	  $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable . && wait $$packages
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run requirements-dev.lock

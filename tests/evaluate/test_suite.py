@@ -1,6 +1,6 @@
 """Every task gets a score with its interval, or a reason; answers here are made by hand."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -8,7 +8,7 @@ import pytest
 from penjing.artifacts.records import ItemRecord, TaskResult
 from penjing.config.schema import ModelConfig
 from penjing.evaluate import suite
-from penjing.evaluate.generative import Answered
+from penjing.evaluate.generative import Answered, Questions
 from penjing.evaluate.suite import SuiteSettings, TaskProblems, evaluate_stage
 from penjing.generate.engine import Completion, FinishReason
 from penjing.model.transformer import Transformer
@@ -33,18 +33,20 @@ SAID = {
 
 
 def answer_by_hand(
-    model: Any, tokenizer: Any, problems: Sequence[Problem], grade: Any, **how: Any
-) -> list[Answered]:
-    found = []
-    for problem in problems:
-        said = SAID[problem.id][:1] if how["samples"] == 1 else SAID[problem.id][1:]
-        for text in said:
-            reason: FinishReason = "length" if text.endswith("…") else "stop"
-            calls = int(text == "1")
-            score = grade(problem, Answer(text, reason == "stop", calls)).score
-            record = ItemRecord(problem.id, "?", problem.answer, text, score, reason)
-            found.append(Answered(record, Completion((), (), (), reason, calls)))
-    return found
+    model: Any, tokenizer: Any, questions: Sequence[Questions], seed: int
+) -> list[list[Answered]]:
+    return [
+        [one for problem in asked.problems for one in said(asked, problem)] for asked in questions
+    ]
+
+
+def said(asked: Questions, problem: Problem) -> Iterator[Answered]:
+    for text in SAID[problem.id][:1] if asked.samples == 1 else SAID[problem.id][1:]:
+        reason: FinishReason = "length" if text.endswith("…") else "stop"
+        calls = int(text == "1")
+        score = asked.grade(problem, Answer(text, reason == "stop", calls)).score
+        record = ItemRecord(problem.id, "?", problem.answer, text, score, reason)
+        yield Answered(record, Completion((), (), (), reason, calls))
 
 
 def results_of(entries: list[TaskProblems]) -> dict[tuple[str, str], TaskResult]:
@@ -57,7 +59,7 @@ def results_of(entries: list[TaskProblems]) -> dict[tuple[str, str], TaskResult]
 
 @pytest.fixture
 def results(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, str], TaskResult]:
-    monkeypatch.setattr(suite, "answer_problems", answer_by_hand)
+    monkeypatch.setattr(suite, "answer_together", answer_by_hand)
     sums = tuple(Problem(key, PROMPT, answer) for key, answer in zip("abc", "123", strict=True))
     facts = (Problem("f", PROMPT, "yes", ("yes", "no")),)
     return results_of(
@@ -92,7 +94,7 @@ def test_samples_of_a_problem_are_one_cluster_and_the_interval_stays_a_share(
 
 
 def test_samples_that_all_fail_do_not_make_certain(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(suite, "answer_problems", answer_by_hand)
+    monkeypatch.setattr(suite, "answer_together", answer_by_hand)
     wrong = tuple(Problem(key, PROMPT, "9") for key in "abc")
 
     sampled = results_of([TaskProblems(SUMS, wrong)])["sums", "sampled_accuracy"]

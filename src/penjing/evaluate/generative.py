@@ -3,8 +3,9 @@
 Every completion is kept as a record, so that a score can be checked by reading.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from penjing.artifacts.records import ItemRecord
 from penjing.generate.engine import Completion, Request, generate
@@ -25,6 +26,16 @@ class Answered:
     completion: Completion
 
 
+@dataclass(frozen=True)
+class Questions:
+    """Problems to be answered `samples` times each, and who grades the answers."""
+
+    problems: Sequence[Problem]
+    grade: Grader
+    sampling: Sampling
+    samples: int = 1
+
+
 def answer_problems(
     model: Transformer,
     tokenizer: Tokenizer,
@@ -36,25 +47,47 @@ def answer_problems(
     samples: int = 1,
 ) -> list[Answered]:
     """`samples` answers to each problem, in order; the seed of each depends on its problem only."""
+    (answered,) = answer_together(
+        model, tokenizer, [Questions(problems, grade, sampling, samples)], seed
+    )
+    return answered
+
+
+def answer_together(
+    model: Transformer, tokenizer: Tokenizer, questions: Sequence[Questions], seed: int
+) -> list[list[Answered]]:
+    """As `answer_problems`, of several at once: a full batch costs little more than a small one."""
     requests = [
         Request(
             prompt=tuple(render_prompt(tokenizer, problem.prompt)),
-            sampling=sampling,
+            sampling=asked.sampling,
             seed=seed_for(seed, problem.id, sample),
         )
-        for problem in problems
-        for sample in range(samples)
+        for asked in questions
+        for problem in asked.problems
+        for sample in range(asked.samples)
     ]
-    completions = generate(
-        model,
-        requests,
-        stop_ids=(tokenizer.im_end, tokenizer.end_of_text),
-        answer_turn=calculator_turn(tokenizer),
+    completions = iter(
+        generate(
+            model,
+            requests,
+            stop_ids=(tokenizer.im_end, tokenizer.end_of_text),
+            answer_turn=calculator_turn(tokenizer),
+        )
     )
+    return [
+        _graded(tokenizer, asked, islice(completions, len(asked.problems) * asked.samples))
+        for asked in questions
+    ]
+
+
+def _graded(
+    tokenizer: Tokenizer, asked: Questions, completions: Iterable[Completion]
+) -> list[Answered]:
     answered = []
     for place, completion in enumerate(completions):
-        problem = problems[place // samples]
-        score = grade(problem, answer_of(tokenizer, completion)).score
+        problem = asked.problems[place // asked.samples]
+        score = asked.grade(problem, answer_of(tokenizer, completion)).score
         record = ItemRecord(
             problem_id=problem.id,
             prompt=problem.prompt.messages[-1].text,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from penjing.artifacts.records import ItemRecord, TaskResult
-from penjing.evaluate.generative import Answered, answer_problems
+from penjing.evaluate.generative import Answered, Questions, answer_together
 from penjing.evaluate.multiple_choice import choose
 from penjing.generate.sampling import Sampling
 from penjing.intervals import clustered_interval, wilson
@@ -51,6 +51,17 @@ def evaluate_stage(
     settings: SuiteSettings,
 ) -> Iterator[TaskResult]:
     """Results of every task, then the stop rate over all greedy answers."""
+    asked = [
+        (entry, _questions(entry, settings, temperature))
+        for entry in suite
+        if entry.problems and entry.task.generative
+        for temperature in ((0.0, 1.0) if entry.task.sampled else (0.0,))
+    ]
+    every = answer_together(model, tokenizer, [one for _, one in asked], settings.seed)
+    found = {
+        (entry.task.name, questions.sampling.temperature): answered
+        for (entry, questions), answered in zip(asked, every, strict=True)
+    }
     greedy: list[Answered] = []
     for entry in suite:
         if not entry.problems:
@@ -59,38 +70,23 @@ def evaluate_stage(
             records = choose(model, tokenizer, entry.problems)
             yield _result(stage, entry, entry.task.metric, records)
         else:
-            answered = _answers(model, tokenizer, entry, settings, temperature=0.0, samples=1)
+            answered = found[entry.task.name, 0.0]
             greedy += answered
             yield _result(stage, entry, entry.task.metric, [one.record for one in answered])
             if entry.task.uses_tool:
                 yield _tool_rate(stage, entry, answered)
             if entry.task.sampled:
-                count = settings.samples_per_problem
-                sampled = _answers(
-                    model, tokenizer, entry, settings, temperature=1.0, samples=count
-                )
-                records = [one.record for one in sampled]
+                records = [one.record for one in found[entry.task.name, 1.0]]
                 yield _result(stage, entry, f"sampled_{entry.task.metric}", records)
     yield _stop_rate(stage, greedy)
 
 
-def _answers(
-    model: Transformer,
-    tokenizer: Tokenizer,
-    entry: TaskProblems,
-    settings: SuiteSettings,
-    *,
-    temperature: float,
-    samples: int,
-) -> list[Answered]:
-    return answer_problems(
-        model,
-        tokenizer,
+def _questions(entry: TaskProblems, settings: SuiteSettings, temperature: float) -> Questions:
+    return Questions(
         entry.problems,
         entry.task.grade,
-        sampling=Sampling(temperature=temperature, max_new_tokens=settings.max_new_tokens),
-        seed=settings.seed,
-        samples=samples,
+        Sampling(temperature=temperature, max_new_tokens=settings.max_new_tokens),
+        samples=settings.samples_per_problem if temperature else 1,
     )
 
 
