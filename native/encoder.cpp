@@ -198,6 +198,12 @@ class Encoder {
         return std::move(ids).to_numpy();
     }
 
+    nb::ndarray<nb::numpy, uint32_t, nb::ndim<1>> encode_word(const nb::bytes& word) const {
+        Ids ids;
+        if (word.size()) encode_unknown(reinterpret_cast<const uint8_t*>(word.c_str()), word.size(), ids);
+        return std::move(ids).to_numpy();
+    }
+
     auto encode_batch(const ByteArray& data, const EndArray& ends, size_t threads) {
         check_ends(ends, data.size());
         const size_t documents = ends.size();
@@ -555,6 +561,7 @@ void bind_encoder(nb::module_& module) {
         .def(nb::init<const std::vector<nb::bytes>&, nb::ndarray<const uint32_t, nb::shape<-1, 3>, nb::c_contig, nb::device::cpu>, const std::string&, bool>(),
              nb::arg("token_bytes"), nb::arg("merges"), nb::arg("pattern"), nb::arg("whole_words"))
         .def("encode", &Encoder::encode, nb::arg("text"))
+        .def("encode_word", &Encoder::encode_word, nb::arg("word"))
         .def("encode_batch", &Encoder::encode_batch, nb::arg("data"), nb::arg("ends"), nb::arg("threads"));
 }
 

@@ -148,6 +148,7 @@ def test_merges_across_characters_are_made_in_their_order(seed: int) -> None:
         text = "".join(rng.choices(alphabet, k=rng.randrange(1, 40))).encode()
         text = text if rng.random() < 0.7 else text[1:-1]
         assert compiled.encode(text).tolist() == slow.encode(text).tolist(), text
+        assert compiled.encode_word(text).tolist() == slow.encode_word(text).tolist(), text
 
 
 ROWS = st.one_of(

@@ -34,7 +34,7 @@ EVALUATION = "evaluation.json"
 TEXT_BYTES = 1_000_000
 """Of the run's own text that are measured, and as many of what is held out."""
 
-READ_BYTES = 100_000_000
+READ_BYTES = 20_000_000
 """Read of the sources at most in search of them."""
 
 PUBLISHED = {

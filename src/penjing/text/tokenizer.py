@@ -73,7 +73,12 @@ class Tokenizer:
     @cached_property
     def digest(self) -> str:
         """sha256 (hex) of `tokenizer.json`."""
-        return hashlib.sha256(write_tokenizer_json(self.vocabulary)).hexdigest()
+        return hashlib.sha256(self.json).hexdigest()
+
+    @cached_property
+    def json(self) -> bytes:
+        """`tokenizer.json`, as it is written."""
+        return write_tokenizer_json(self.vocabulary)
 
     @cached_property
     def _encoder(self) -> native.Encoder | WordEncoder:
@@ -164,7 +169,7 @@ def tokenizer_files(tokenizer: Tokenizer) -> dict[str, bytes]:
         "split_special_tokens": False,
     }
     return {
-        "tokenizer.json": write_tokenizer_json(tokenizer.vocabulary),
+        "tokenizer.json": tokenizer.json,
         "tokenizer_config.json": json_bytes(config),
         "chat_template.jinja": CHAT_TEMPLATE.encode(),
     }

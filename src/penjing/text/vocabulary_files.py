@@ -12,11 +12,13 @@ from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
+
 from penjing.errors import DataError
+from penjing.text import native
 from penjing.text.patterns import PATTERNS
 from penjing.text.tokenizer_json import json_bytes, written_vocab
 from penjing.text.vocabulary import Vocabulary, completed_vocabulary, spelled, unspelled
-from penjing.text.word_encoder import merge_ids
 
 _FIRST_LINE = "#version: 0.2"
 
@@ -103,10 +105,10 @@ def write_tiktoken(
 def _all_reached(vocabulary: Vocabulary) -> bool:
     """Whether merging the bytes of each token gives that token."""
     tokens = vocabulary.ordinary_bytes()
-    byte_ids = {token: number for number, token in enumerate(tokens) if len(token) == 1}
-    ranks = {(a, b): (rank, made) for rank, (a, b, made) in enumerate(vocabulary.merges)}
+    merges = np.array(vocabulary.merges, dtype=np.uint32).reshape(-1, 3)
+    encoder = native.Encoder(tokens, merges, "qwen2", False)
     return all(
-        merge_ids([byte_ids[token[at : at + 1]] for at in range(len(token))], ranks) == [number]
+        encoder.encode_word(token).tolist() == [number]
         for number, token in enumerate(tokens)
         if token
     )

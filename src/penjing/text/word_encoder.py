@@ -46,6 +46,10 @@ class WordEncoder:
             ids += self._encode_word(word) if known is None else known
         return np.array(ids, dtype=np.uint32)
 
+    def encode_word(self, word: bytes) -> NDArray[np.uint32]:
+        """The ids of a text that is not cut."""
+        return np.array(self._encode_word(word), dtype=np.uint32)
+
     def encode_batch(
         self, data: NDArray[np.uint8], ends: NDArray[np.int64], threads: int
     ) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
