@@ -2,7 +2,8 @@
 
 import json
 import random
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -114,6 +115,40 @@ def test_texts_are_encoded_alike_one_by_one_and_in_batches(
         ids, ends = compiled.encode_batch(*joined(texts), threads)
         assert ids.tolist() == [number for one in wanted for number in one]
         assert ends.tolist() == np.cumsum([len(one) for one in wanted]).tolist()
+
+
+PATHOLOGICAL: dict[str, Callable[[int], str]] = {
+    "one letter": lambda n: "a" * n,
+    "spaces": lambda n: " " * n,
+    "newlines": lambda n: "\n" * n,
+    "digits": lambda n: "7" * n,
+    "carets": lambda n: "^" * n,
+    "one Han run": lambda n: "".join(chr(0x4E00 + k * 7919 % 20_000) for k in range(n // 3)),
+    "letters": lambda n: "".join(chr(97 + k * k * 31 % 26) for k in range(n)),
+    "pairs": lambda n: "ab" * (n // 2),
+    "emoji": lambda n: "👩‍👩‍👧‍👦" * (n // 25),
+    "noise": lambda n: random.Random(n).randbytes(n).decode("latin-1"),
+}
+"""What has hung tokenizers, by its length."""
+
+
+@pytest.mark.parametrize("name", PATHOLOGICAL)
+def test_eight_times_the_length_takes_about_eight_times_as_long(name: str) -> None:
+    tokens, merges = learnt(list(damaged(300, 3)) + [b"aaaaaaaa ababab    77777"] * 9, "qwen2", 300)
+    encoder = native.Encoder(tokens, merges, "qwen2", False)
+
+    def seconds(length: int) -> float:
+        text = PATHOLOGICAL[name](length).encode()
+        spent = []
+        for _ in range(3):
+            start = time.process_time()
+            ids = encoder.encode(text)
+            spent.append(time.process_time() - start)
+        assert b"".join(tokens[number] for number in ids.tolist()) == text
+        return min(spent)
+
+    # 8 is linear, 64 quadratic; below a tenth of a millisecond the clock decides.
+    assert seconds(400_000) < 24 * max(seconds(50_000), 1e-4)
 
 
 def random_merges(
