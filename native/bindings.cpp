@@ -2,6 +2,8 @@
 #include "bindings.hpp"
 
 NB_MODULE(_native, module) {
+    // A tokenizer that lives until the interpreter ends is no leak to tell people of.
+    penjing::nb::set_leak_warnings(false);
     module.doc() = "The compiled core of the tokenizer.";
     penjing::bind_split(module);
     penjing::bind_counter(module);
