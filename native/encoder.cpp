@@ -4,6 +4,7 @@
 // begins with the vocabulary's own tokens; what it holds never changes a result. Special tokens are
 // unknown here.
 #include <algorithm>
+#include <exception>
 #include <memory>
 #include <mutex>
 #include <thread>
@@ -83,13 +84,21 @@ class Encoder {
                 firsts[part] = size_t(found - ends.data());
             }
             std::vector<Ids> parts(threads);
+            std::vector<std::exception_ptr> failures(threads);
             const auto work = [&](size_t part) {
-                encode_documents(data, ends, firsts[part], firsts[part + 1], parts[part], id_ends.data());
+                try {
+                    encode_documents(data, ends, firsts[part], firsts[part + 1], parts[part], id_ends.data());
+                } catch (...) {  // memory ran out: told below, once no thread works any more
+                    failures[part] = std::current_exception();
+                }
             };
             std::vector<std::thread> others;
             for (size_t part = 1; part < threads; ++part) others.emplace_back(work, part);
             work(0);
             for (std::thread& other : others) other.join();
+            for (const std::exception_ptr& failure : failures) {
+                if (failure) std::rethrow_exception(failure);
+            }
             if (threads == 1) {
                 ids = std::move(parts[0]);
             } else {
