@@ -29,7 +29,8 @@ $(VENV)/.run: $(VENV)/.torch requirements.lock pyproject.toml CMakeLists.txt $(w
 	@# Both at once: one waits for the index while the other compiles.
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -r requirements.lock & \
 	  packages=$$!; \
-	  $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable . && wait $$packages
+	  $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .; \
+	  built=$$?; wait $$packages && exit $$built
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run requirements-dev.lock

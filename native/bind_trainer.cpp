@@ -1,13 +1,9 @@
 // Python's view of words.cpp and trainer.cpp.
-#include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
-
 #include <chrono>
 
+#include "bindings.hpp"
 #include "trainer.hpp"
 #include "words.hpp"
-
-namespace nb = nanobind;
 
 namespace penjing {
 namespace {
@@ -24,33 +20,10 @@ std::vector<Bytes> views(const std::vector<nb::bytes>& blobs) {
     return found;
 }
 
-std::vector<nb::bytes> owned(const nb::sequence& blobs) {
-    std::vector<nb::bytes> found;
-    for (nb::handle blob : blobs) found.push_back(nb::cast<nb::bytes>(blob));
-    return found;
-}
-
 nb::bytes to_bytes(const std::string& blob) { return nb::bytes(blob.data(), blob.size()); }
 
-template <class T>
-using Array = nb::ndarray<nb::numpy, T>;
-
-template <class T>
-Array<T> to_array(std::vector<T>&& values, std::initializer_list<size_t> shape) {
-    auto* kept = new std::vector<T>(std::move(values));
-    nb::capsule owner(kept, [](void* p) noexcept { delete static_cast<std::vector<T>*>(p); });
-    return Array<T>(kept->data(), shape, owner);
-}
-
-template <class T>
-Array<T> to_array(std::vector<T>&& values) {
-    const size_t size = values.size();
-    return to_array(std::move(values), {size});
-}
-
-nb::tuple train(const nb::sequence& blobs, size_t num_merges, const nb::object& on_progress) {
-    const std::vector<nb::bytes> kept = owned(blobs);
-    const std::vector<Bytes> data = views(kept);
+nb::tuple train(const std::vector<nb::bytes>& blobs, size_t num_merges, const nb::object& on_progress) {
+    const std::vector<Bytes> data = views(blobs);
     auto last = std::chrono::steady_clock::now();
     const auto look = [&](size_t done) {
         const auto now = std::chrono::steady_clock::now();
@@ -66,13 +39,12 @@ nb::tuple train(const nb::sequence& blobs, size_t num_merges, const nb::object& 
         merges = train_merges(data, num_merges, look);
     }
     const size_t count = merges.counts.size();
-    return nb::make_tuple(to_array(std::move(merges.pairs), {count, 2}),
-                          to_array(std::move(merges.counts)));
+    return nb::make_tuple(array_of(std::move(merges.pairs), {count, 2}),
+                          array_of(std::move(merges.counts)));
 }
 
-nb::bytes merge(const nb::sequence& blobs) {
-    const std::vector<nb::bytes> kept = owned(blobs);
-    const std::vector<Bytes> data = views(kept);
+nb::bytes merge(const std::vector<nb::bytes>& blobs) {
+    const std::vector<Bytes> data = views(blobs);
     std::string merged;
     {
         nb::gil_scoped_release released;
@@ -87,8 +59,8 @@ nb::tuple histogram(const nb::bytes& blob) {
         nb::gil_scoped_release released;
         found = count_histogram(view(blob));
     }
-    return nb::make_tuple(to_array(std::move(found.counts)), to_array(std::move(found.words)),
-                          to_array(std::move(found.bytes)));
+    return nb::make_tuple(array_of(std::move(found.counts)), array_of(std::move(found.words)),
+                          array_of(std::move(found.bytes)));
 }
 
 nb::bytes sample(const nb::bytes& blob, int64_t threshold) {

@@ -27,12 +27,21 @@ void bind_encoder(nb::module_& module);
 void bind_json_lines(nb::module_& module);
 void bind_trainer(nb::module_& module);
 
-// The vector's values as a numpy array, without a copy.
 template <class T>
-nb::ndarray<nb::numpy, T, nb::ndim<1>> array_of(std::vector<T>&& values) {
+using Array = nb::ndarray<nb::numpy, T>;
+
+// The vector's values as a numpy array of this shape, without a copy.
+template <class T>
+Array<T> array_of(std::vector<T>&& values, std::initializer_list<size_t> shape) {
     auto* owned = new std::vector<T>(std::move(values));
     nb::capsule owner(owned, [](void* pointer) noexcept { delete static_cast<std::vector<T>*>(pointer); });
-    return {owned->data(), {owned->size()}, owner};
+    return Array<T>(owned->data(), shape, owner);
+}
+
+template <class T>
+Array<T> array_of(std::vector<T>&& values) {
+    const size_t size = values.size();
+    return array_of(std::move(values), {size});
 }
 
 inline Pattern pattern_of(const std::string& name) {

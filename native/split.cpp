@@ -5,8 +5,7 @@
 namespace penjing {
 namespace {
 
-nb::ndarray<nb::numpy, int64_t, nb::ndim<1>> split_ends(const nb::bytes& text,
-                                                        const std::string& name, size_t cap) {
+Array<int64_t> split_ends(const nb::bytes& text, const std::string& name, size_t cap) {
     const Pattern pattern = pattern_of(name);
     const auto* data = reinterpret_cast<const uint8_t*>(text.c_str());
     std::vector<int64_t> ends;

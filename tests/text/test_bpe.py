@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 from penjing.text.bpe import (
     MIN_PAIR_COUNT,
     count_words,
-    merge_word,
     replace_pair,
     split,
     train_merges,
     utf8,
 )
+from penjing.text.word_encoder import merge_ids
 
 Pair = tuple[int, int]
 
@@ -47,6 +47,10 @@ def merge_by_rescanning(word: bytes, ranks: dict[Pair, int]) -> list[int]:
     return ids
 
 
+def merged(word: bytes, ranks: dict[Pair, int]) -> list[int]:
+    return merge_ids(list(word), {pair: (rank, rank) for pair, rank in ranks.items()})
+
+
 def ranks_of(merges: list[tuple[bytes, bytes]]) -> dict[Pair, int]:
     ids = {bytes([byte]): byte for byte in range(256)}
     ids |= {left + right: 256 + rank for rank, (left, right) in enumerate(merges)}
@@ -70,7 +74,7 @@ def test_merging_a_word_equals_rescanning_it(words: dict[bytes, int], word: byte
     merges = train_merges(words, 25)
     assert len({left + right for left, right in merges}) == len(merges)
     ranks = ranks_of(merges)
-    assert merge_word(word, ranks) == merge_by_rescanning(word, ranks)
+    assert merged(word, ranks) == merge_by_rescanning(word, ranks)
 
 
 def test_the_order_of_words_does_not_change_the_merges() -> None:
@@ -100,7 +104,7 @@ def test_a_very_long_word_is_trained_on_and_encoded_quickly(text: str) -> None:
     assert max(map(len, counts)) <= 256
     assert sum(len(word) * count for word, count in counts.items()) == len(text.encode())
     ranks = ranks_of(train_merges(counts, 60))
-    assert len(merge_word(text.encode(), ranks)) < len(text.encode()) / 8
+    assert len(merged(text.encode(), ranks)) < len(text.encode()) / 8
 
 
 @given(st.text())

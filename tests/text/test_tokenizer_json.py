@@ -290,7 +290,10 @@ def test_a_file_with_an_altered_byte_is_refused_or_read_whole(place: int, byte: 
         (lambda content: content["model"]["vocab"].update(zz=-1), "id -1"),
         (lambda content: content["model"]["vocab"].update(zz=1.5), "whole number"),
         (lambda content: content["model"]["vocab"].update(zz=10**9), "id 1000000000"),
-        (lambda content: content["model"]["vocab"].update({"▁a": 400}), "SentencePiece"),
+        (
+            lambda content: content["model"]["vocab"].update({"▁a": 400}),
+            "'▁' stands for nothing .is it SentencePiece",
+        ),
         (lambda content: content["model"]["merges"].append("q z"), "no id"),
         (lambda content: content["model"]["merges"].append("t h"), "twice"),
         (lambda content: content["model"]["merges"].append("t"), "damaged"),

@@ -139,34 +139,3 @@ def replace_pair(ids: list[int], pair: Pair, new_id: int) -> list[int]:
             merged.append(ids[position])
             position += 1
     return merged
-
-
-def merge_word(word: bytes, ranks: Mapping[Pair, int]) -> list[int]:
-    """The ids of one word: the earliest learnt merge first, leftmost first, in O(n log n).
-
-    Args:
-        word: the word's bytes.
-        ranks: pair of ids -> id of their merge; earlier merges have smaller ids.
-    """
-    ids = list(word)
-    # A linked list of ids, and a heap of the merges possible in it; stale ones are skipped.
-    end, gone = len(ids), -1
-    following = list(range(1, end + 1))
-    preceding = list(range(-1, end - 1))
-    heap = [(ranks[pair], position) for position, pair in enumerate(pairwise(ids)) if pair in ranks]
-    heapq.heapify(heap)
-    while heap:
-        merged, position = heapq.heappop(heap)
-        after = following[position]
-        if after == end or ranks.get((ids[position], ids[after])) != merged:
-            continue
-        ids[position], ids[after] = merged, gone
-        beyond = following[position] = following[after]
-        if beyond != end:
-            preceding[beyond] = position
-            if (candidate := ranks.get((merged, ids[beyond]))) is not None:
-                heapq.heappush(heap, (candidate, position))
-        before = preceding[position]
-        if before >= 0 and (candidate := ranks.get((ids[before], merged))) is not None:
-            heapq.heappush(heap, (candidate, before))
-    return [found for found in ids if found != gone]

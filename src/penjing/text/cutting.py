@@ -10,6 +10,18 @@ from itertools import accumulate
 from typing import Any
 
 _KEPT = "penjing-kept"
+_MALFORMED = {chr(0xDC00 + size): size for size in range(1, 5)}
+"""What stands for a malformed sequence of so many bytes: surrogates, which UTF-8 cannot hold."""
+
+_REPLACED = str.maketrans(dict.fromkeys(_MALFORMED, "\ufffd"))
+
+
+def _mark(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeDecodeError)
+    return chr(0xDC00 + error.end - error.start), error.end
+
+
+codecs.register_error(_KEPT, _mark)
 
 
 def words(data: bytes, expression: Any) -> Iterator[bytes]:
@@ -51,20 +63,9 @@ def _words_of_broken(data: bytes, expression: Any) -> Iterator[bytes]:
 
 def _characters(data: bytes) -> tuple[str, list[int]]:
     """The text with U+FFFD for every malformed sequence, and the bytes of each character."""
-    malformed: dict[int, int] = {}
-
-    def keep(error: UnicodeError) -> tuple[str, int]:
-        assert isinstance(error, UnicodeDecodeError)
-        malformed[error.start] = error.end - error.start
-        return "\ufffd", error.end
-
-    codecs.register_error(_KEPT, keep)
-    text = data.decode(errors=_KEPT)
-    sizes, place = [], 0
-    for character in text:
-        sizes.append(malformed.get(place) or len(character.encode()))
-        place += sizes[-1]
-    return text, sizes
+    marked = data.decode(errors=_KEPT)
+    sizes = [_MALFORMED.get(character) or len(character.encode()) for character in marked]
+    return marked.translate(_REPLACED), sizes
 
 
 def capped(word: bytes, cap: int) -> Iterator[bytes]:

@@ -9,33 +9,12 @@ _BUILT = find_spec("penjing.text._native") is not None  # mypy takes it for True
 COMPILED = _BUILT
 
 if _BUILT:
-    from penjing.text._native import (
-        Encoder,
-        WordCounter,
-        count_histogram,
-        json_lines,
-        merge_words,
-        sample_words,
-        split_ends,
-        train_merges,
-        unicode_version,
-        word_hash,
-    )
+    from penjing.text._native import *  # noqa: F403 - its names are listed below
 else:
-    from penjing.text.native_twin import (
-        WordCounter,
-        count_histogram,
-        json_lines,
-        merge_words,
-        sample_words,
-        split_ends,
-        train_merges,
-        unicode_version,
-        word_hash,
-    )
+    from penjing.text.native_twin import *  # noqa: F403
     from penjing.text.word_encoder import WordEncoder as Encoder
 
-__all__ = [
+__all__ = [  # noqa: F405
     "COMPILED",
     "Encoder",
     "WordCounter",

@@ -189,9 +189,10 @@ def load_tokenizer(directory: Path) -> Tokenizer:
         raise ArtifactError(f"{path}: cannot be read: {problem.strerror}") from problem
     except DataError as problem:
         raise ArtifactError(f"{path}: not a tokenizer.json of Penjing: {problem}") from problem
-    if data != write_tokenizer_json(vocabulary):
+    tokenizer = Tokenizer(vocabulary)
+    if data != tokenizer.json:
         raise ArtifactError(
             f"{path}: not as Penjing wrote it (altered, or another program's): "
             "train the tokenizer again, or restore the file"
         )
-    return Tokenizer(vocabulary)
+    return tokenizer

@@ -175,5 +175,5 @@ def unspelled(spelling: str) -> bytes:
     except UnicodeEncodeError as error:
         raise DataError(
             f"found the token {spelling[:40]!r}; wanted byte-level spelling, in which "
-            f"{error.args[0]!r} stands for nothing (is it SentencePiece?)"
+            f"{spelling[error.start]!r} stands for nothing (is it SentencePiece?)"
         ) from error
