@@ -102,6 +102,9 @@ def test_a_good_file_becomes_a_run_named_after_its_stem() -> None:
         ('source = "taste"', 'source = "test"', 'found no source "test"; wanted a source of'),
         ('source = "taste"', 'source = "chats"', "found a source of kind conversations; wanted"),
         ("[dpo]", "[rl]\nretention_rows = 3\n[dpo]", "NOTHING"),
+        ("[dpo]", "[rl]\nretention = { chats = 1 }\n[dpo]", "NOTHING"),
+        ("[dpo]", "[rl]\nretention = { chat = 1 }\n[dpo]", "rl.retention.chat: found no such"),
+        ("[dpo]", "[rl]\nretention = { chats = 0 }\n[dpo]", "found no share above 0 at the start"),
     ],
 )
 def test_a_mistake_is_named_with_its_place(line: str, replacement: str, expected: str) -> None:
@@ -136,7 +139,9 @@ def test_later_stages_need_pretraining() -> None:
 
 def test_retention_needs_sft_and_a_run_needs_sources() -> None:
     found = mistakes(GOOD[: GOOD.index("[sft]")] + "[rl]\nretention_rows = 3\n")
-    assert found == ["run.toml:22: rl.retention_rows: found 3; wanted 0; there is no [sft]"]
+    assert found == [
+        "run.toml:22: rl.retention_rows: found 3; wanted 0; there is no [sft] and no [rl.retention]"
+    ]
     assert mistakes("") == ["run.toml:1: sources: found none; wanted at least one [sources.NAME]"]
 
 

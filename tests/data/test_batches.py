@@ -170,6 +170,18 @@ def test_batches_split_and_join_to_themselves() -> None:
     assert max(part.rows for part in parts) <= 3
 
 
+def test_a_part_is_as_wide_as_its_longest_rollout() -> None:
+    batch = pad_rows([([5] * n, [1.0] * n) for n in (6, 5, 3, 2)], END)
+    logprobs = torch.arange(20.0).reshape(4, 5)
+    wide, narrow = RolloutBatch(batch, torch.arange(4.0), logprobs, batch).split(2)
+
+    assert wide.batch.tokens.shape == (2, 5)
+    assert narrow.batch.tokens.shape == narrow.sampled_logprobs.shape == (2, 2)
+    assert torch.equal(narrow.sampled_logprobs, logprobs[2:, :2])
+    assert narrow.retention is not None
+    assert narrow.retention.tokens.shape == (2, 5)
+
+
 def test_few_retention_rows_are_spread_and_none_is_lost() -> None:
     batch = pad_rows([([1, n, 2], [0, 1, 1]) for n in range(8)], END)
     two = next(batch.split(2))

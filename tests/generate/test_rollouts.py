@@ -89,7 +89,22 @@ def test_groups_of_one_reward_are_recorded_but_not_trained(model: Transformer) -
     assert 4 not in rollouts.batch.batch.tokens[:, 0]
     assert rollouts.values["frac_zero_variance"] == pytest.approx(1 / 3)
     trained = [one.advantage for one in rollouts.records if one.prompt_id != "b"]
-    assert rollouts.batch.advantages.tolist() == pytest.approx(trained)
+    assert sorted(rollouts.batch.advantages.tolist()) == pytest.approx(sorted(trained))
+
+
+def test_longer_rollouts_come_first_each_with_its_own_advantage(model: Transformer) -> None:
+    rollouts = sample(model, prompts=PROMPTS)
+    assert rollouts.batch is not None
+    lengths = (rollouts.batch.batch.document_ids >= 0).sum(1).tolist()
+    assert lengths == sorted(lengths, reverse=True)
+    prompts = {prompt.id: len(prompt.ids) for prompt in PROMPTS}
+    recorded = [
+        (prompts[one.prompt_id] + one.tokens - 1, one.advantage)
+        for one in rollouts.records
+        if one.prompt_id != "b"
+    ]
+    made = zip(lengths, rollouts.batch.advantages.tolist(), strict=True)
+    assert np.array(sorted(made)) == pytest.approx(np.array(sorted(recorded)))
 
 
 def test_without_any_variance_there_is_no_batch(model: Transformer) -> None:

@@ -109,7 +109,7 @@ def _plain(section: Any) -> dict[str, Any]:
             value = {source.name: _plain(source) for source in value}
             for source in value.values():
                 del source["name"]
-        elif field.name == "mixture":
+        elif field.name in ("mixture", "retention"):
             value = {s.source: s.start if s.start == s.end else [s.start, s.end] for s in value}
         elif dataclasses.is_dataclass(value):
             value = _plain(value)
@@ -173,9 +173,11 @@ class _Reader:
             self.mistake(("name",), _show(config.name), "letters, digits, - and _", 'name = "..."')
         if not config.sources and not self._is_wrong("sources"):
             self.mistake(("sources",), "none", "at least one [sources.NAME]")
-        for stage, mixture in _mixtures(config):
-            self._check_mixture(config, stage, mixture)
-            self._check_step(config, stage)
+        for path, mixture in _mixtures(config):
+            self._check_mixture(config, path, mixture)
+        for stage in STAGE_NAMES:
+            if isinstance(section_of(config, stage), TrainingConfig):
+                self._check_step(config, stage)
         self._check_order(config)
         self._check_preferences(config)
         return config
@@ -264,10 +266,7 @@ class _Reader:
     def _is_wrong(self, *path: str) -> bool:
         return path in self._wrong
 
-    def _check_mixture(
-        self, config: RunConfig, stage: str, mixture: Sequence[MixtureShare]
-    ) -> None:
-        path = (stage, "mixture")
+    def _check_mixture(self, config: RunConfig, path: Key, mixture: Sequence[MixtureShare]) -> None:
         kinds = {source.name: source.kind for source in config.sources}
         for share in mixture:
             here = (*path, share.source)
@@ -280,7 +279,8 @@ class _Reader:
         for end in ("start", "end"):
             if not self._is_wrong(*path) and not any(getattr(share, end) > 0 for share in mixture):
                 found = f"no share above 0 at the {end}" if mixture else "no mixture"
-                self.mistake(path, found, "at least one source", f"[{stage}.mixture] SOURCE = 1.0")
+                hint = f"[{'.'.join(path)}] SOURCE = 1.0"
+                self.mistake(path, found, "at least one source", hint)
 
     def _check_step(self, config: RunConfig, stage: str) -> None:
         unit, tokens = (
@@ -301,9 +301,11 @@ class _Reader:
             self.mistake(
                 (present[0],), "no training stage before it", "[pretrain], which makes the weights"
             )
-        if config.rl and config.rl.retention_rows and not config.sft and not self._is_wrong("sft"):
+        if not config.rl or config.rl.retention or config.sft or self._is_wrong("sft"):
+            return
+        if rows := config.rl.retention_rows:
             self.mistake(
-                ("rl", "retention_rows"), f"{config.rl.retention_rows}", "0", "there is no [sft]"
+                ("rl", "retention_rows"), f"{rows}", "0", "there is no [sft] and no [rl.retention]"
             )
 
     def _check_preferences(self, config: RunConfig) -> None:
@@ -317,11 +319,13 @@ class _Reader:
             self.mistake(path, f"a source of kind {kinds[name]}", "one of kind preferences")
 
 
-def _mixtures(config: RunConfig) -> Iterator[tuple[str, tuple[MixtureShare, ...]]]:
+def _mixtures(config: RunConfig) -> Iterator[tuple[Key, tuple[MixtureShare, ...]]]:
     for stage in STAGE_NAMES:
         section = section_of(config, stage)
         if isinstance(section, TrainingConfig):
-            yield stage, section.mixture
+            yield (stage, "mixture"), section.mixture
+    if config.rl and config.rl.retention:
+        yield ("rl", "retention"), config.rl.retention
 
 
 def _in_range(kind: Any, value: Any, limits: Mapping[str, Any]) -> bool:

@@ -334,14 +334,13 @@ class RlConfig:
     steps: int = setting(50, "optimizer updates", at_least=1)
     prompts_per_step: int = setting(16, "problems of one update", at_least=1)
     num_generations: int = setting(8, "answers sampled for each problem", at_least=2)
-    max_completion_length: int = setting(
-        96, "tokens of one answer, tool turns included", at_least=1
-    )
+    max_completion_length: int = setting(96, "tokens of an answer with tool turns", at_least=1)
     temperature: float = setting(1.0, "sampling temperature", above=0)
     kl_beta: float = setting(0.0, "weight of the KL penalty towards the stage's start", at_least=0)
     retention_rows: int = setting(
         0, "SFT rows trained along in every step, so that other skills stay", at_least=0
     )
+    retention: tuple[MixtureShare, ...] = setting((), "their shares by source; empty: sft.mixture")
     retention_weight: float = setting(1.0, "weight of their loss", at_least=0)
     microbatch_rows: int = setting(64, "rollouts of one forward pass", at_least=1, conduct=True)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)

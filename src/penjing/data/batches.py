@@ -86,7 +86,9 @@ class RolloutBatch:
         return self.batch.rows
 
     def split(self, n: int) -> Iterator["RolloutBatch"]:
-        """Parts of at most `n` rollouts and `n` retention rows, both dealt out evenly."""
+        """Parts of at most `n` rollouts and `n` retention rows, both dealt out evenly; a part is
+        as wide as its longest rollout, so rows in order of length cost the least.
+        """
         kept = self.retention.rows if self.retention else 0
         parts = -(-max(self.rows, kept) // n)
         for part in range(parts):
@@ -94,7 +96,13 @@ class RolloutBatch:
             first, last = kept * part // parts, kept * (part + 1) // parts
             rest = self.retention and last > first and _between(self.retention, first, last)
             rollouts = _between(replace(self, retention=None), start, stop)
-            yield replace(rollouts, retention=rest or None)
+            yield replace(rollouts._without_padding(), retention=rest or None)
+
+    def _without_padding(self) -> "RolloutBatch":
+        """Without the columns in which every row is padding."""
+        width = int((self.batch.document_ids >= 0).any(0).sum())
+        narrow = _each(self.batch, lambda tensor: tensor[:, :width])
+        return replace(self, batch=narrow, sampled_logprobs=self.sampled_logprobs[:, :width])
 
     def to(self, device: torch.device | str) -> "RolloutBatch":
         return _each(self, lambda tensor: tensor.to(device))

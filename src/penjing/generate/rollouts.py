@@ -93,7 +93,11 @@ def sample_rollouts(
             zip(owners, scores, completions, strict=True)
         )
     )
-    kept = np.flatnonzero(varied.repeat(num_generations)).tolist()
+    # Longest first: parts of the batch then hold rows of like length, and little padding.
+    kept = sorted(
+        np.flatnonzero(varied.repeat(num_generations)).tolist(),
+        key=lambda n: -len(owners[n].ids) - len(completions[n].ids),
+    )
     batch = None
     if kept:
         batch = rollout_batch(

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from penjing.artifacts.lines import LineLog
-from penjing.config.schema import RlConfig
+from penjing.config.schema import RlConfig, TrainingConfig
 from penjing.data.batches import Batch, RolloutBatch
 from penjing.data.order import permute
 from penjing.errors import ConfigError
@@ -191,13 +191,13 @@ def _accuracy_probe(
 def _retention(
     context: StageContext, section: RlConfig, tokenizer: Tokenizer, runtime: Runtime, step: int
 ) -> Iterator[Batch] | None:
-    """Rows of the sft mixture trained along; None where the run wants none."""
-    sft = context.config.sft
-    if not section.retention_rows or sft is None:
+    """Rows of other skills trained along; None where the run wants none."""
+    rows, sft = section.retention_rows, context.config.sft
+    mixture = section.retention or (sft.mixture if sft else ())
+    if not rows or not mixture:
         return None
-    rows = section.retention_rows
     row_tokens = context.config.model.max_position_embeddings
-    wanted = dataclasses.replace(sft, steps=section.steps, tokens_per_step=rows * row_tokens)
+    wanted = TrainingConfig(section.steps, tokens_per_step=rows * row_tokens, mixture=mixture)
     stream = open_stream(context, "rl", wanted, tokenizer, runtime)
     return stream.step_batches(step * rows)
 

@@ -1,0 +1,146 @@
+"""What a CPU promises, on an NVIDIA device; skipped where there is none."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from penjing.artifacts.lines import read_records
+from penjing.artifacts.records import StepRecord
+from penjing.config.loading import load_run
+from penjing.config.schema import ModelShape, OptimizerConfig
+from penjing.data.batches import Batch
+from penjing.generate.engine import Completion, Request, generate
+from penjing.generate.sampling import Sampling
+from penjing.model.initialization import initialize
+from penjing.model.likelihood import token_logprobs
+from penjing.model.transformer import Transformer
+from penjing.runtime import DEVICES, Runtime, make_generator
+from penjing.stages.context import TRAINED_STAGES
+from penjing.stages.pipeline import train
+from penjing.train.loop import StepResult, train_steps
+from penjing.train.objectives import next_token
+from penjing.train.optimizer import build_optimizer
+
+pytestmark = pytest.mark.skipif(not DEVICES["cuda"].available(), reason="no CUDA device")
+
+SHAPE = ModelShape(61, 2, 32, 4, 2, 16, 48, 256, 10_000.0, 1e-6, tie_word_embeddings=False)
+SMALL = Path(__file__).parents[1] / "small.toml"
+
+
+def make_model(device: str, dtype: torch.dtype = torch.float32) -> Transformer:
+    model = Transformer(SHAPE)
+    initialize(model, 3)
+    generator = make_generator(4)
+    with torch.no_grad():  # the recipe's zeros would hide gradients from most weights
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return model.to(dtype).to(device)
+
+
+def make_batch(seed: int = 0, rows: int = 6, tokens: int = 150) -> Batch:
+    ids = torch.randint(0, SHAPE.vocab_size, (rows, tokens + 1), generator=make_generator(seed))
+    trained = torch.arange(tokens) <= (torch.arange(rows) * 53 % tokens)[:, None]
+    documents = torch.arange(tokens) // torch.tensor([[40], [150], [70], [90], [149], [10]])[:rows]
+    return Batch(ids[:, :-1], ids[:, 1:], trained.float(), documents)
+
+
+def steps(model: Transformer, *, count: int, microbatch_rows: int = 6) -> list[StepResult]:
+    device = model.head_weight.device
+    batches: Iterator[Batch] = map(make_batch, range(count))
+    config = OptimizerConfig(kind="muon", learning_rate=0.01, embedding_learning_rate=0.05)
+    taken = train_steps(
+        model,
+        build_optimizer(model, config),
+        next_token,
+        batches,
+        Runtime(device, torch.float32),
+        steps=range(1, count + 1),
+        microbatch_rows=microbatch_rows,
+        schedule=lambda step: 1.0,
+        max_grad_norm=1.0,
+    )
+    return list(taken)
+
+
+def gradient(model: Transformer, batch: Batch) -> Tensor:
+    next_token(model, batch).total.backward()  # type: ignore[no-untyped-call]
+    parts = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
+    return torch.cat(parts).cpu()
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-6), (torch.float32, 1e-5)])
+def test_loss_and_gradient_equal_those_of_a_cpu(dtype: torch.dtype, tolerance: float) -> None:
+    batch = make_batch()
+    wanted = gradient(make_model("cpu", dtype), batch)
+    found = gradient(make_model("cuda", dtype), batch.to("cuda"))
+
+    assert (found - wanted).norm() <= tolerance * wanted.norm()
+
+
+def test_losses_of_twenty_steps_equal_those_of_a_cpu_however_rows_are_cut() -> None:
+    wanted = [result.loss for result in steps(make_model("cpu"), count=20)]
+    for microbatch_rows in (6, 4, 1):
+        found = steps(make_model("cuda"), count=20, microbatch_rows=microbatch_rows)
+        assert [result.loss for result in found] == pytest.approx(wanted, abs=1e-3)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_another_first_document_leaves_the_second_bit_identical(dtype: torch.dtype) -> None:
+    model = make_model("cuda")
+    model.dtype = dtype
+    batch = make_batch().to("cuda")
+    changed = batch.tokens.clone()
+    changed[0, :40] = (changed[0, :40] + 1) % SHAPE.vocab_size
+    first, second = model(batch.tokens, batch.document_ids), model(changed, batch.document_ids)
+
+    assert torch.equal(first[0, 40:], second[0, 40:])
+    assert not torch.allclose(first[0, :40], second[0, :40])
+
+
+def test_sampled_logprobs_are_those_of_a_full_forward_pass() -> None:
+    model = make_model("cuda")
+    wanted = [
+        Request(tuple(range(1, 2 + n)), Sampling(max_new_tokens=30), seed=n) for n in range(20)
+    ]
+    completions: list[Completion] = generate(model, wanted, stop_ids=(60, 59), slots=7)
+    for request, completion in zip(wanted, completions, strict=True):
+        ids = torch.tensor([request.prompt + completion.ids], device="cuda")
+        with torch.no_grad():
+            full = token_logprobs(model, ids[:, :-1], ids[:, 1:])[0, len(request.prompt) - 1 :]
+        assert full.cpu().tolist() == pytest.approx(completion.logprobs, abs=1e-4)
+
+
+def grow(runs: Path, **runtime: str) -> Path:
+    sets = [f"runtime.{key}={value}" for key, value in runtime.items()]
+    return train(
+        load_run(SMALL, sets),
+        SMALL.parent,
+        runs,
+        only=None,
+        redo=None,
+        extend=False,
+        show=lambda _: None,
+    )
+
+
+def losses(run: Path, stage: str) -> list[float]:
+    records = read_records(run / stage / "metrics.jsonl", StepRecord)
+    return [record.loss for record in records if record.loss is not None]
+
+
+def test_the_whole_way_runs_there_with_the_losses_of_a_cpu(small_run: Path, tmp_path: Path) -> None:
+    run = grow(tmp_path, device='"cuda"', dtype='"float32"')
+    for stage in ("pretrain", "midtrain", "sft"):
+        assert losses(run, stage) == pytest.approx(losses(small_run, stage), abs=0.02)
+
+
+def test_the_whole_way_runs_there_as_the_probe_chooses(tmp_path: Path) -> None:
+    run = grow(tmp_path, device='"auto"', dtype='"auto"')
+
+    assert '"device": "cuda"' in (run / "machine.json").read_text()
+    for stage in TRAINED_STAGES:
+        assert losses(run, stage)
