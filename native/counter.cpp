@@ -1,21 +1,17 @@
-// Counts words: an open-addressing table whose short keys lie in it, and long ones in blocks.
+// Counts the words of texts. Which of several counters' words belong together is the caller's duty.
 //
-// Pieces are looked up sixteen late, so that their slots are fetched meanwhile: the table is far
-// larger than any cache. Which of several counters' words belong together is the caller's duty.
+// A word is looked up some words late, in two steps: its place in the index, then its record are
+// fetched from memory meanwhile.
 #include <algorithm>
-#include <memory>
 
 #include "bindings.hpp"
-#include "short_key.hpp"
-#include "words.hpp"
+#include "word_table.hpp"
 
 namespace penjing {
 namespace {
 
-constexpr size_t kAhead = 16;
-constexpr size_t kFirstSlots = 1 << 12;
-constexpr size_t kBlockBytes = 1 << 18;
-constexpr uint64_t kLong = 0xFFULL << 56;  // in place of a short key's length
+constexpr size_t kAhead = 32;
+constexpr size_t kNear = 16;
 
 class WordCounter {
    public:
@@ -74,173 +70,109 @@ class WordCounter {
         return out;
     }
 
-    uint64_t documents_, bytes_, pieces_, unique_;
+    uint64_t documents_, bytes_, pieces_;
 
-    size_t memory_bytes() const { return slots_.capacity() * sizeof(Slot) + block_bytes_; }
+    size_t memory_bytes() const { return table_.memory_bytes(); }
+    uint64_t unique() const { return table_.size(); }
 
    private:
-    struct Slot {
-        ShortKey key;
-        int64_t count;
-    };
     struct Pending {
-        ShortKey key;
-        uint64_t hash;
-        const uint8_t* bytes;
-        size_t length;
+        WordKey word;
+        uint32_t candidate;
     };
 
     void clear() {
-        slots_ = std::vector<Slot>(kFirstSlots);
-        blocks_.clear();
-        block_left_ = block_bytes_ = pending_count_ = 0;
-        documents_ = bytes_ = pieces_ = unique_ = 0;
+        table_ = WordTable();
+        pushed_ = 0;
+        documents_ = bytes_ = pieces_ = 0;
     }
 
     void push(const uint8_t* bytes, size_t length, size_t readable) {
-        Pending& late = pending_[pending_count_++ % kAhead];
-        if (pending_count_ > kAhead) count(late);
-        late.bytes = bytes;
-        late.length = length;
-        if (length <= kShortBytes) {
-            late.key = short_key(bytes, length, readable);
-            late.hash = late.key.hash();
-        } else {
-            late.hash = word_hash(bytes, length);
-            late.key = {0, kLong | late.hash >> 8};
+        Pending& place = pending_[pushed_ % kAhead];
+        if (pushed_ >= kAhead) table_.count(place.word, place.candidate);
+        place = {word_key(bytes, length, readable), 0};
+        table_.expect(place.word.hash);
+        if (++pushed_ > kNear) {
+            Pending& near = pending_[(pushed_ - 1 - kNear) % kAhead];
+            near.candidate = table_.candidate(near.word.hash);
         }
-        __builtin_prefetch(&slots_[home(late.hash)]);
     }
 
     void flush() {
-        const size_t waiting = std::min(pending_count_, kAhead);
-        for (size_t place = pending_count_ - waiting; place < pending_count_; ++place) {
-            count(pending_[place % kAhead]);
+        for (size_t at = pushed_ - std::min(pushed_, kAhead); at < pushed_; ++at) {
+            table_.count(pending_[at % kAhead].word, 0);
         }
-        pending_count_ = 0;
+        pieces_ += pushed_;
+        pushed_ = 0;
     }
 
-    void count(const Pending& word) {
-        ++pieces_;
-        Slot* slot = find(word);
-        if (slot->count++) return;
-        slot->key = word.key;
-        if (word.length > kShortBytes) slot->key.low = reinterpret_cast<uint64_t>(keep(word));
-        if (++unique_ * 8 > slots_.size() * 5) grow();
-    }
+    struct Entry {
+        uint64_t first;  // eight bytes as a number: decides nearly every comparison
+        uint32_t unit;
+    };
 
-    Slot* find(const Pending& word) {
-        const size_t mask = slots_.size() - 1;
-        for (size_t place = home(word.hash);; place = (place + 1) & mask) {
-            Slot& slot = slots_[place];
-            if (slot.count == 0) return &slot;
-            if (slot.key.high != word.key.high) continue;
-            if (word.length <= kShortBytes ? slot.key.low == word.key.low : same(slot, word)) return &slot;
-        }
-    }
-
-    size_t home(uint64_t hash) const { return hash >> 8 & (slots_.size() - 1); }
-
-    static bool same(const Slot& slot, const Pending& word) {
-        const Word kept = long_word(slot);
-        return kept.length == word.length && std::memcmp(kept.bytes, word.bytes, word.length) == 0;
-    }
-
-    static Word long_word(const Slot& slot) {
-        const auto* at = reinterpret_cast<const uint8_t*>(slot.key.low);
-        uint64_t length;
-        std::memcpy(&length, at, 8);
-        return {at + 8, size_t(length), uint64_t(slot.count)};
-    }
-
-    static Word word_of(const Slot& slot) {
-        if (slot.key.high >> 56 == 0xFF) return long_word(slot);
-        return {reinterpret_cast<const uint8_t*>(&slot.key), slot.key.length(), uint64_t(slot.count)};
-    }
-
-    const uint8_t* keep(const Pending& word) {
-        const size_t size = word.length + 8;
-        if (size > block_left_) {
-            block_left_ = std::max(size, kBlockBytes);
-            blocks_.emplace_back(new uint8_t[block_left_]);
-            block_at_ = blocks_.back().get();
-            block_bytes_ += block_left_;
-        }
-        uint8_t* kept = block_at_;
-        const uint64_t length = word.length;
-        std::memcpy(kept, &length, 8);
-        std::memcpy(kept + 8, word.bytes, word.length);
-        block_at_ += size;
-        block_left_ -= size;
-        return kept;
-    }
-
-    void grow() {
-        std::vector<Slot> old(slots_.size() * 2);
-        old.swap(slots_);
-        const size_t mask = slots_.size() - 1;
-        for (const Slot& slot : old) {
-            if (slot.count == 0) continue;
-            // A long word's key holds its hash but for the lowest byte, which home() leaves out.
-            const bool is_long = slot.key.high >> 56 == 0xFF;
-            size_t place = home(is_long ? slot.key.high << 8 : slot.key.hash());
-            while (slots_[place].count) place = (place + 1) & mask;
-            slots_[place] = slot;
-        }
-    }
-
+    // The words of each partition, which the highest bits of their hash name.
     std::vector<std::string> packed(size_t partitions) {
-        // Places grouped by partition first: whole entries of all words would double the memory.
-        const auto part_of = [&](const Slot& slot) {
-            const Word word = word_of(slot);
-            return partitions == 1 ? 0 : size_t(word_hash(word.bytes, word.length) >> (64 - __builtin_ctzll(partitions)));
-        };
-        std::vector<uint32_t> sizes(partitions);
-        for (const Slot& slot : slots_) {
-            if (slot.count) ++sizes[part_of(slot)];
-        }
-        std::vector<std::vector<const Slot*>> members(partitions);
-        for (size_t part = 0; part < partitions; ++part) members[part].reserve(sizes[part]);
-        for (const Slot& slot : slots_) {
-            if (slot.count) members[part_of(slot)].push_back(&slot);
-        }
-        std::vector<std::string> blobs;
-        for (std::vector<const Slot*>& part : members) {
-            blobs.push_back(sorted_blob(part));
-            std::vector<const Slot*>().swap(part);
+        const int shift = 64 - __builtin_ctzll(partitions);
+        const auto part_of = [&](const WordTable::Record& one) { return partitions == 1 ? 0 : one.hash() >> shift; };
+        std::vector<size_t> ends(partitions + 1);
+        table_.each([&](uint32_t, const WordTable::Record& one) { ++ends[part_of(one) + 1]; });
+        for (size_t part = 1; part <= partitions; ++part) ends[part] += ends[part - 1];
+        std::vector<size_t> next(ends.begin(), ends.end() - 1);
+        std::vector<Entry> entries(table_.size()), spare;
+        table_.each([&](uint32_t unit, const WordTable::Record& one) {
+            entries[next[part_of(one)]++] = {first_bytes(one), unit};
+        });
+        std::vector<std::string> blobs(partitions);
+        for (size_t part = 0; part < partitions; ++part) {
+            blobs[part] = sorted_blob(entries.data() + ends[part], ends[part + 1] - ends[part], spare);
         }
         return blobs;
     }
 
-    static std::string sorted_blob(const std::vector<const Slot*>& slots) {
-        struct Entry {
-            uint64_t first;  // eight bytes as a number: decides nearly every comparison
-            Word word;
+    static uint64_t first_bytes(const WordTable::Record& one) {
+        uint64_t first = 0;
+        std::memcpy(&first, one.bytes(), std::min<size_t>(8, one.length()));
+        return __builtin_bswap64(first);
+    }
+
+    std::string sorted_blob(Entry* entries, size_t size, std::vector<Entry>& spare) const {
+        sort_by_first(entries, size, spare);
+        const auto in_order = [&](const Entry& a, const Entry& b) {
+            return compare(table_.record(a.unit).word(), table_.record(b.unit).word()) < 0;
         };
-        std::vector<Entry> entries;
-        entries.reserve(slots.size());
-        for (const Slot* slot : slots) {
-            const Word word = word_of(*slot);
-            uint64_t first = 0;
-            std::memcpy(&first, word.bytes, std::min<size_t>(8, word.length));
-            entries.push_back({__builtin_bswap64(first), word});
+        for (size_t from = 0, to; from < size; from = to) {
+            for (to = from + 1; to < size && entries[to].first == entries[from].first;) ++to;
+            if (to - from > 1) std::sort(entries + from, entries + to, in_order);
         }
-        std::sort(entries.begin(), entries.end(), [](const Entry& a, const Entry& b) {
-            return a.first != b.first ? a.first < b.first : compare(a.word, b.word) < 0;
-        });
         std::string blob;
-        for (const Entry& entry : entries) write_word(blob, entry.word);
+        for (size_t at = 0; at < size; ++at) {
+            if (at + kAhead < size) __builtin_prefetch(&table_.record(entries[at + kAhead].unit));
+            write_word(blob, table_.record(entries[at].unit).word());
+        }
         return blob;
+    }
+
+    // Radix sort, lowest byte first; bytes that are alike everywhere are passed over.
+    static void sort_by_first(Entry* entries, size_t size, std::vector<Entry>& spare) {
+        spare.resize(std::max(spare.size(), size));
+        Entry *from = entries, *to = spare.data();
+        for (int shift = 0; shift < 64; shift += 8) {
+            size_t starts[257] = {};
+            for (size_t at = 0; at < size; ++at) ++starts[(from[at].first >> shift & 255) + 1];
+            if (std::find(starts + 1, starts + 257, size) != starts + 257) continue;
+            for (int digit = 0; digit < 256; ++digit) starts[digit + 1] += starts[digit];
+            for (size_t at = 0; at < size; ++at) to[starts[from[at].first >> shift & 255]++] = from[at];
+            std::swap(from, to);
+        }
+        if (from != entries) std::copy(from, from + size, entries);
     }
 
     Pattern pattern_;
     size_t cap_;
-    std::vector<Slot> slots_;
-    std::vector<std::unique_ptr<uint8_t[]>> blocks_;
-    uint8_t* block_at_ = nullptr;
-    size_t block_left_, block_bytes_;
+    WordTable table_;
     Pending pending_[kAhead];
-    size_t pending_count_;
+    size_t pushed_;
 };
 
 }  // namespace
@@ -254,7 +186,7 @@ void bind_counter(nb::module_& module) {
         .def_ro("documents", &WordCounter::documents_)
         .def_ro("bytes", &WordCounter::bytes_)
         .def_ro("pieces", &WordCounter::pieces_)
-        .def_ro("unique", &WordCounter::unique_)
+        .def_prop_ro("unique", &WordCounter::unique)
         .def_prop_ro("memory_bytes", &WordCounter::memory_bytes);
 }
 

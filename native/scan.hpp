@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <string_view>
 #include <vector>
 
@@ -103,13 +104,21 @@ class Scanner {
                                    : kPattern == Pattern::gpt2     ? 0
                                                                    : 3;
 
+    static constexpr uint64_t kHighBits = 0x8080808080808080ULL;
+
     struct Here {
         uint8_t classes;
         uint32_t size;
     };
 
     Here here(const uint8_t* at) const {
-        if (*at < 0x80) return {table_[*at], 1};
+        const uint32_t lead = *at;
+        if (lead < 0x80) return {table_[lead], 1};
+        if (lead >> 4 == 0xE && end_ - at >= 3) {  // nearly all of what is not ASCII in much text
+            const uint32_t point = (lead & 0xF) << 12 | (at[1] & 0x3FU) << 6 | (at[2] & 0x3FU);
+            const bool follow = (at[1] & 0xC0) == 0x80 && (at[2] & 0xC0) == 0x80;
+            if (follow && point >= 0x800 && point >> 11 != 0x1B) return {table_[point], 3};
+        }
         const Decoded found = decode(at, end_);
         return {table_[found.point], found.size};
     }
@@ -123,6 +132,27 @@ class Scanner {
             at += found.size;
         }
         return at;
+    }
+
+    // \p{L}*, eight bytes at a time while they are ASCII.
+    const uint8_t* letters(const uint8_t* at) const {
+        for (uint64_t chunk; end_ - at >= 8; at += 8) {
+            std::memcpy(&chunk, at, 8);
+            const uint64_t others = kHighBits & ~ascii_letters(chunk);
+            if (others == 0) continue;
+            at += __builtin_ctzll(others) / 8;
+            if (*at < 0x80) return at;
+            break;
+        }
+        return run_of(at, kLetter);
+    }
+
+    // The highest bit of each byte that is A to Z or a to z.
+    static uint64_t ascii_letters(uint64_t chunk) {
+        constexpr uint64_t kEach = 0x0101010101010101ULL;
+        const uint64_t low = (chunk | 0x20 * kEach) & 0x7F * kEach;
+        const uint64_t from_a = low + (0x80 - 'a') * kEach, behind_z = low + (0x7F - 'z') * kEach;
+        return from_a & ~behind_z & ~chunk & kHighBits;
     }
 
     // [^\s\p{L}\p{N}]+, from a place where it may match nothing.
@@ -184,9 +214,9 @@ class Scanner {
         }
         const Here first = here(at);
         const uint8_t* second = at + first.size;
-        if (first.classes & kLetter) return run_of(second, kLetter);
+        if (first.classes & kLetter) return letters(second);
         if (first.classes & kNumber) return numbers(at);
-        if (!(first.classes & kNewline) && is(second, kLetter)) return run_of(second, kLetter);
+        if (!(first.classes & kNewline) && is(second, kLetter)) return letters(second);
         return rest(at, first, second);
     }
 
@@ -212,7 +242,7 @@ class Scanner {
         const uint8_t* word = at + (*at == ' ');
         if (word == end_) return end_;
         const Here first = here(word);
-        if (first.classes & kLetter) return run_of(word, kLetter);
+        if (first.classes & kLetter) return letters(word);
         if (first.classes & kNumber) return numbers(word);
         if (first.classes & kSpace) return spaces(at);
         return symbols(word);

@@ -76,6 +76,18 @@ def test_words_are_counted_alike(pattern: str) -> None:
     assert [c.unique for c in counters] == [0, 0]
 
 
+def test_words_longer_than_the_counters_blocks_and_many_others_are_counted_alike() -> None:
+    rng = random.Random(5)
+    texts = [("x" * size).encode() for size in (15, 16, 17, 262_120, 262_121, 300_000, 700_000)]
+    texts += [f" {rng.randrange(20_000)}{'é' * rng.randrange(12)}".encode() for _ in range(30_000)]
+    counters = [core.WordCounter("gpt2", 0) for core in (native, twin)]
+    for counter in counters:
+        for _ in range(2):
+            counter.add(*joined(rng.sample(texts, len(texts))))
+    made, wanted = (counter.take(4) for counter in counters)
+    assert made == wanted
+
+
 @given(st.dictionaries(st.binary(min_size=1, max_size=12), st.integers(1, 2**40)), st.data())
 def test_blobs_are_sampled_and_summed_up_alike(counts: dict[bytes, int], data: Any) -> None:
     blob = twin._packed(counts)
