@@ -29,7 +29,7 @@ def settings_restored() -> Iterator[None]:
 
 @pytest.fixture
 def no_probe(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(device: torch.device) -> tuple[str, dict[str, float]]:
+    def fail(device: torch.device, hidden_size: int) -> tuple[str, dict[str, float]]:
         raise AssertionError("measured again")
 
     monkeypatch.setattr(runtime, "probe_dtype", fail)
@@ -37,7 +37,7 @@ def no_probe(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_probe_measures_both_dtypes_in_half_a_second() -> None:
     begun = time.process_time()
-    dtype, rates = probe_dtype(torch.device("cpu"))
+    dtype, rates = probe_dtype(torch.device("cpu"), 4096)
     assert time.process_time() - begun < 0.5 * torch.get_num_threads() + 0.5
     assert set(rates) == {"float32", "bfloat16"}
     assert dtype == ("bfloat16" if rates["bfloat16"] >= 1.2 * rates["float32"] else "float32")
@@ -58,7 +58,7 @@ def found_devices() -> list[str]:
 
 
 def test_another_processor_measures_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtime, "probe_dtype", lambda device: ("float32", {"float32": 1.0}))
+    monkeypatch.setattr(runtime, "probe_dtype", lambda *_: ("float32", {"float32": 1.0}))
     _, machine = open_runtime("cpu", "float32", 1)
     recorded = replace(machine, cpu="another", dtype="bfloat16")
     found, chosen = open_runtime("cpu", "auto", 1, recorded)

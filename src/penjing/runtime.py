@@ -23,8 +23,9 @@ from penjing.process import peak_memory_bytes, started_ranks
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
-PROBE_SHAPES = ((512, 192, 512), (512, 512, 192), (512, 192, 2048))
-"""(rows, inputs, outputs) of the probe's products: a small transformer's layers and head."""
+PROBE_HIDDEN_SIZE = 192
+"""A CPU's choice hardly depends on the model, and emulated bfloat16 takes seconds on a large one.
+An accelerator is asked at the model's own size: small products are all launch time there."""
 
 PROBE_SECONDS = 0.04
 """Longest time spent on one shape in one dtype, warm-up left out: six of them stay below 0.5 s."""
@@ -160,7 +161,11 @@ class Runtime:
 
 
 def open_runtime(
-    device: str, dtype: str, threads: int | None, recorded: Machine | None = None
+    device: str,
+    dtype: str,
+    threads: int | None,
+    recorded: Machine | None = None,
+    hidden_size: int = PROBE_HIDDEN_SIZE,
 ) -> tuple[Runtime, Machine]:
     """Choose device, precision and threads, and join the other ranks under torchrun.
 
@@ -169,6 +174,7 @@ def open_runtime(
         dtype: "float32", "bfloat16", or "auto" to measure both.
         threads: CPU threads of this rank, or None for all cores, shared among local ranks.
         recorded: this run's earlier choice; "auto" and None repeat it on the same machine.
+        hidden_size: of the model that is to compute there.
 
     Raises:
         ConfigError: the device is not there.
@@ -191,7 +197,7 @@ def open_runtime(
         dtype = recorded.dtype
     elif dtype == "auto":
         # A measurement may differ between ranks; the first rank's counts for all.
-        dtype, measurements = runtime.gather(probe_dtype(target))[0]
+        dtype, measurements = runtime.gather(probe_dtype(target, hidden_size))[0]
     return replace(runtime, dtype=DTYPES[dtype]), Machine(
         name, cpu, accelerator, dtype, threads, str(torch.__version__), measurements
     )
@@ -229,13 +235,18 @@ def _join_ranks(name: str, collectives: str) -> tuple[torch.device, int, int]:
     return target, rank, world_size
 
 
-def probe_dtype(device: torch.device) -> tuple[str, dict[str, float]]:
-    """The faster dtype of matrix products and the GFLOP/s of each; below 0.5 s on a CPU."""
+def probe_dtype(device: torch.device, hidden_size: int) -> tuple[str, dict[str, float]]:
+    """The faster dtype of matrix products and the GFLOP/s of each; below 0.5 s on a CPU.
+
+    The products are those of a transformer's layers and of a small head.
+    """
     seconds = dict.fromkeys(DTYPES, 0.0)
-    for shape in PROBE_SHAPES:
+    width = PROBE_HIDDEN_SIZE if device.type == "cpu" else hidden_size
+    shapes = [(512, width, width * 8 // 3), (512, width * 8 // 3, width), (512, width, 2048)]
+    for shape in shapes:
         for name, dtype in DTYPES.items():
             seconds[name] += _seconds_of_product(device, dtype, shape)
-    operations = sum(2 * rows * inputs * outputs for rows, inputs, outputs in PROBE_SHAPES)
+    operations = sum(2 * rows * inputs * outputs for rows, inputs, outputs in shapes)
     rates = {name: round(operations / spent / 1e9, 1) for name, spent in seconds.items()}
     faster = seconds["float32"] >= MIN_SPEEDUP * seconds["bfloat16"]
     return ("bfloat16" if faster else "float32"), rates

@@ -20,7 +20,10 @@ def open_machine(context: StageContext) -> Runtime:
     path = context.run_dir / "machine.json"
     recorded = read_record(path, Machine) if path.exists() else None
     wanted = context.config.runtime
-    runtime, machine = open_runtime(wanted.device, wanted.dtype, wanted.threads, recorded=recorded)
+    hidden_size = context.config.model.shape(vocab_size=1).hidden_size
+    runtime, machine = open_runtime(
+        wanted.device, wanted.dtype, wanted.threads, recorded, hidden_size
+    )
     if machine != recorded:
         write_atomic(path, f"{to_json(machine)}\n".encode())
     if recorded is not None and machine.cpu != recorded.cpu:
