@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "ascii_window.hpp"
 #include "unicode_table.hpp"
 
 namespace penjing {
@@ -91,10 +92,21 @@ class Scanner {
 
     template <class OnPiece>
     void run(OnPiece&& on_piece) {
+        const auto found = [&](const uint8_t* from, const uint8_t* to) {
+            on_piece(size_t(from - begin_), size_t(to - begin_));
+            return to;
+        };
+        const uint8_t* plain = begin_;  // a window that told nothing is not asked again at once
         for (const uint8_t* at = begin_; at != end_;) {
-            const uint8_t* next = piece(at);
-            on_piece(size_t(at - begin_), size_t(next - begin_));
-            at = next;
+            if (kWindows && at >= plain && size_t(end_ - at) >= kWindowBytes && is_ascii(at)) {
+                const uint8_t* window = at;
+                for (uint64_t starts = window_starts<kDigits>(window); starts; starts &= starts - 1) {
+                    at = found(at, window + __builtin_ctzll(starts));
+                }
+                if (at != window) continue;
+                plain = at + kWindowBytes / 4;
+            }
+            at = found(at, piece(at));
         }
     }
 
@@ -105,6 +117,8 @@ class Scanner {
                                                                    : 3;
 
     static constexpr uint64_t kHighBits = 0x8080808080808080ULL;
+
+    static constexpr bool kWindows = kHasWindows && kPattern != Pattern::gpt2 && kPattern != Pattern::o200k;
 
     struct Here {
         uint8_t classes;
@@ -145,6 +159,14 @@ class Scanner {
             break;
         }
         return run_of(at, kLetter);
+    }
+
+    // Whether sixteen bytes are: less than that is not worth a window.
+    static bool is_ascii(const uint8_t* at) {
+        uint64_t first, second;
+        std::memcpy(&first, at, 8);
+        std::memcpy(&second, at + 8, 8);
+        return ((first | second) & kHighBits) == 0;
     }
 
     // The highest bit of each byte that is A to Z or a to z.

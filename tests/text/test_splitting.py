@@ -31,9 +31,16 @@ PARTS = (
 
 
 def fuzz_strings(count: int, seed: int) -> Iterator[str]:
-    """Strings of a few parts, a few random code points, now and then a long run."""
+    """Strings of a few parts, a few random code points, now and then a long run; a third are long
+    and nearly all ASCII, which is cut 64 bytes at a time.
+    """
     rng = random.Random(seed)
-    for _ in range(count):
+    for number in range(count):
+        if number % 3 == 0:
+            odd = rng.choice(("", "", "'", "é中\u3000\x1f\x7f'"))
+            kinds = rng.choices(("aZq", "0123456789", " ", " \t", "\n\r", ".-(/", odd or "x"), k=5)
+            yield "".join(rng.choice(rng.choice(kinds)) for _ in range(rng.randrange(64, 260)))
+            continue
         parts = rng.choices(PARTS, k=rng.randrange(1, 14))
         if rng.random() < 0.5:
             point = rng.randrange(rng.choice((0x80, 0x3000, 0x110000)))
