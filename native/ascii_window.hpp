@@ -68,7 +68,7 @@ uint64_t window_starts(const uint8_t* text) {
     const uint64_t left = space & ~taken;
     const uint64_t words = of.letter & ~(of.letter << 1);
     const uint64_t signs = symbol & ~(symbol << 1) & ~(of.blank << 1);
-    const uint64_t prefix = inner | (signs & ~(symbol >> 1));
+    const uint64_t prefix = inner | signs;  // a sign right before a word is one alone
     uint64_t numbers = of.digit;
     if (digits > 1) {
         numbers &= ~(of.digit << 1);
