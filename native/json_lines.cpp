@@ -11,14 +11,22 @@ namespace {
 constexpr int kDepth = 200;              // Python's own parser gives up near 1,000
 constexpr ptrdiff_t kNumberBytes = 1000;  // Python refuses integers of over 4,300 digits
 
-// What stops a plain run of a string: quotes, escapes, control characters and non-ASCII.
-struct StringTable {
-    bool stops[256];
-    StringTable() {
-        for (int byte = 0; byte < 256; ++byte) stops[byte] = byte < 0x20 || byte >= 0x80 || byte == '"' || byte == '\\';
+// Whether a byte stops a plain run of a string: a quote, an escape, a control or not ASCII.
+inline bool stops(uint8_t byte) { return byte < 0x20 || byte >= 0x80 || byte == '"' || byte == '\\'; }
+
+inline const uint8_t* plain_end(const uint8_t* at, const uint8_t* end) {
+#ifdef __SSE2__
+    for (; end - at >= 16; at += 16) {
+        const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(at));
+        const auto is = [bytes](char byte) { return _mm_cmpeq_epi8(bytes, _mm_set1_epi8(byte)); };
+        const __m128i odd = _mm_cmplt_epi8(bytes, _mm_set1_epi8(' '));  // signed: not ASCII as well
+        const int found = _mm_movemask_epi8(_mm_or_si128(odd, _mm_or_si128(is('"'), is('\\'))));
+        if (found) return at + __builtin_ctz(unsigned(found));
     }
-};
-const StringTable kString;
+#endif
+    while (at != end && !stops(*at)) ++at;
+    return at;
+}
 
 class LineParser {
    public:
@@ -162,7 +170,7 @@ class LineParser {
         if (!take('"')) return false;
         for (;;) {
             const uint8_t* first = at_;
-            while (at_ != end_ && !kString.stops[*at_]) ++at_;
+            at_ = plain_end(at_, end_);
             append(out, first, at_);
             if (at_ == end_ || *at_ < 0x20) return false;
             if (take('"')) return true;

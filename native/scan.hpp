@@ -59,6 +59,11 @@ struct Decoded {
 inline Decoded decode(const uint8_t* at, const uint8_t* end) {
     const uint32_t lead = at[0];
     if (lead < 0x80) return {lead, 1};
+    if (lead >> 4 == 0xE && end - at >= 3) {  // nearly all of what is not ASCII in much text
+        const uint32_t point = (lead & 0xF) << 12 | (at[1] & 0x3FU) << 6 | (at[2] & 0x3FU);
+        const bool follow = (at[1] & 0xC0) == 0x80 && (at[2] & 0xC0) == 0x80;
+        if (follow && point >= 0x800 && point >> 11 != 0x1B) return {point, 3};
+    }
     if (lead < 0xC2 || lead > 0xF4) return {kReplacement, 1};
     const uint32_t size = lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
     uint32_t low = 0x80, high = 0xBF;  // of the second byte: no overlong forms, no surrogates
@@ -126,13 +131,7 @@ class Scanner {
     };
 
     Here here(const uint8_t* at) const {
-        const uint32_t lead = *at;
-        if (lead < 0x80) return {table_[lead], 1};
-        if (lead >> 4 == 0xE && end_ - at >= 3) {  // nearly all of what is not ASCII in much text
-            const uint32_t point = (lead & 0xF) << 12 | (at[1] & 0x3FU) << 6 | (at[2] & 0x3FU);
-            const bool follow = (at[1] & 0xC0) == 0x80 && (at[2] & 0xC0) == 0x80;
-            if (follow && point >= 0x800 && point >> 11 != 0x1B) return {table_[point], 3};
-        }
+        if (*at < 0x80) return {table_[*at], 1};
         const Decoded found = decode(at, end_);
         return {table_[found.point], found.size};
     }
