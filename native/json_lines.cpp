@@ -3,6 +3,10 @@
 // A line that this parser does not take is only numbered: what is wrong with it, and whether it is
 // wrong at all, is said by the caller, who reads it again at leisure. So it may refuse more than
 // `json.loads` does, and must never take what that refuses or reads otherwise.
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
+
 #include "bindings.hpp"
 
 namespace penjing {
