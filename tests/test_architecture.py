@@ -127,7 +127,11 @@ def optional_packages() -> set[str]:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
         "optional-dependencies"
     ]
-    return {line.split(">")[0] for name, lines in extras.items() if name != "dev" for line in lines}
+    modules = {"universal_pathlib": "upath"}
+    names = (
+        line.split(">")[0] for name, lines in extras.items() if name != "dev" for line in lines
+    )
+    return {modules.get(name, name) for name in names}
 
 
 def imports_go_strictly_down(module: Module) -> Iterator[str]:

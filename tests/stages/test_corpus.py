@@ -6,12 +6,16 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
+from penjing.artifacts import remote
 from penjing.artifacts.progress import Progress
 from penjing.artifacts.stage import read_manifest
 from penjing.cli.main import main
@@ -71,6 +75,14 @@ def base(tmp_path: Path) -> Path:
     lines = "".join(json.dumps({"text": text}) + "\n" for text in poems)
     (tmp_path / "poems.jsonl").write_text(lines + '{"text": 7}\n')
     return tmp_path
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    """A place that no file system shares, empty before and after."""
+    MemoryFileSystem.store.clear()
+    yield "memory://state"
+    MemoryFileSystem.store.clear()
 
 
 def config(*overrides: str) -> RunConfig:
@@ -157,6 +169,62 @@ def test_tasks_of_any_machine_make_the_same(base: Path) -> None:
         do_stage(run, base, runs, stage, name, Conduct(), lambda _: None, redo=False)
 
     assert made(runs / "grove") == wanted
+
+
+def test_machines_that_share_nothing_but_a_url_make_the_same(base: Path, url: str) -> None:
+    wanted = made(grow(base, "whole", config())[0])
+    run = config(f"runtime.state={url}")
+
+    def part(machine: str, stage: str, name: str | None, *task: int) -> None:
+        conduct = Conduct(task=task or None)  # type: ignore[arg-type]
+        do_part(run, base, base / machine, stage, name, conduct, lambda _: None)
+
+    def whole(machine: str, stage: str, name: str | None) -> Path:
+        runs = base / machine
+        return do_stage(run, base, runs, stage, name, Conduct(), lambda _: None, redo=False)
+
+    part("a", "tokenizer", "count", 1, 2)
+    with pytest.raises(ArtifactError, match=r"chunks are not finished.* do `--part count` first"):
+        part("b", "tokenizer", "reduce")
+    part("b", "tokenizer", "count", 2, 2)
+    part("c", "tokenizer", "reduce")
+    run_dir = whole("a", "tokenizer", "train")
+    copytree(run_dir / "tokenizer", base / "b" / "grove" / "tokenizer")
+    part("b", "shards", None, 1, 2)
+    whole("a", "shards", None)
+
+    assert made(run_dir) == wanted
+    assert not list(run_dir.glob("*.work"))
+
+
+def test_a_damaged_run_file_at_a_url_is_named_and_only_its_chunk_counted_again(
+    base: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "SMALL_BYTES", 0)  # as if the run files were large
+    run = config(f"runtime.state={url}")
+
+    def part(name: str) -> None:
+        do_part(run, base, base / "runs", "tokenizer", name, Conduct(), lambda _: None)
+
+    part("count")
+    store = MemoryFileSystem.store
+    runs = {name: bytes(file.getvalue()) for name, file in store.items() if name.endswith(".run")}
+    broken = sorted(runs)[2]
+    data = bytearray(runs[broken])
+    data[-1] ^= 1
+    store[broken].seek(0)
+    store[broken].write(bytes(data))
+    before = {name: file.created for name, file in store.items()}
+    with pytest.raises(ArtifactError, match=r"000.run: .*count again \(only the damaged chunk"):
+        part("reduce")
+    part("count")
+
+    assert {name: bytes(store[name].getvalue()) for name in runs} == runs
+    again = {name for name, created in before.items() if store[name].created != created}
+    assert {name.rpartition("/")[0] for name in again if "chunk-" in name} == {
+        broken.rpartition("/")[0]
+    }
+    part("reduce")
 
 
 def test_only_what_a_change_touches_is_counted_again(base: Path) -> None:

@@ -1,4 +1,4 @@
-"""Directories that are on disk whole and verified, or not there at all.
+"""Directories that are there whole and verified, or not there at all: on disk, or at a URL.
 
 What is inside them is the writer's concern; logs that grow are `artifacts.lines`' duty.
 """
@@ -7,12 +7,13 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from penjing.artifacts import disk
+from penjing.artifacts import disk, remote
 from penjing.errors import ArtifactError
 
 LISTING = "files.json"
@@ -30,8 +31,14 @@ def staged(final: Path) -> Iterator[Path]:
     Raises:
         ArtifactError: `final` exists already.
     """
-    if final.exists():
+    if exists(final):
         raise ArtifactError(f"{final} exists already: move it away or choose another name")
+    if remote.is_remote(final):
+        with tempfile.TemporaryDirectory(prefix="penjing-") as folder:
+            yield Path(folder)
+            _seal(Path(folder))
+            remote.upload(Path(folder), final, LISTING)
+        return
     partial = partial_path(final)
     disk.remove(partial)
     partial.mkdir(parents=True)
@@ -43,6 +50,11 @@ def staged(final: Path) -> Iterator[Path]:
     except BaseException:
         disk.remove(partial)
         raise
+
+
+def exists(directory: Path) -> bool:
+    """Whether there is a directory of that name; at a URL, a finished one."""
+    return (directory / LISTING if remote.is_remote(directory) else directory).exists()
 
 
 def _seal(directory: Path) -> None:
@@ -65,16 +77,20 @@ def _canonical(listing: dict[str, Any]) -> bytes:
     return (json.dumps(listing, indent=1, sort_keys=True) + "\n").encode()
 
 
-def verified(directory: Path) -> Path:
+def verified(directory: Path, *, whole: bool = True) -> Path:
     """The same path, after every listed file's size and sha256 were found right.
 
-    Files that the listing does not name are ignored.
+    Files that the listing does not name are ignored. Of large files at a URL only the size is
+    checked unless `whole`: not every task of many is to read all that the others made.
 
     Raises:
         ArtifactError: names the first file that is missing or altered.
     """
     for name, wanted in _read_listing(directory).items():
         path = directory / name
+        if remote.is_remote(path):
+            remote.check(path, wanted, whole=whole)
+            continue
         try:
             found = _fingerprint(path)
         except OSError as error:
@@ -127,6 +143,9 @@ def _corrupt_name(path: Path) -> Path:
 
 def discard(directory: Path) -> None:
     """Delete a directory so that a crash never leaves half of it under its own name."""
+    if remote.is_remote(directory):
+        remote.remove(directory, LISTING)
+        return
     partial = partial_path(directory)
     disk.remove(partial)
     disk.rename(directory, partial)
@@ -140,11 +159,13 @@ def sweep_partials(parent: Path) -> None:
 
 
 def require_free_bytes(path: Path, needed_bytes: int) -> None:
-    """Refuse to begin what the disk under `path` cannot hold.
+    """Refuse to begin what the disk under `path` cannot hold; nothing is known of a URL's.
 
     Raises:
         ArtifactError: with both numbers.
     """
+    if remote.is_remote(path):
+        return
     place = path.absolute()
     while not place.exists():
         place = place.parent

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from penjing.artifacts import disk
+from penjing.artifacts import disk, remote
 from penjing.artifacts.directories import partial_path
 from penjing.artifacts.records import to_json
 from penjing.errors import ArtifactError
@@ -20,6 +20,9 @@ Record = TypeVar("Record")
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Replace a file so that a crash leaves the old content or the new, whole."""
+    if remote.is_remote(path):
+        path.write_bytes(data)
+        return
     partial = partial_path(path)
     try:
         disk.write_file(partial, data)

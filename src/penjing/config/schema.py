@@ -131,6 +131,7 @@ class RuntimeConfig:
         "auto", "precision of matrix products; auto measures both once a run", conduct=True
     )
     threads: int | None = setting(None, "CPU threads; default: all cores", at_least=1, conduct=True)
+    state: str | None = setting(None, "folder or URL of chunks; default: the run's", conduct=True)
 
 
 @dataclass(frozen=True)

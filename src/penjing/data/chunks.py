@@ -94,23 +94,24 @@ def input_file(path: Path, base: Path) -> InputFile:
     return InputFile(name, status.st_size, status.st_mtime_ns)
 
 
-def finished_chunk(job: Job, chunk: Chunk) -> Finished | None:
-    """The chunk's result, every byte of it verified; None when there is none.
+def finished_chunk(job: Job, chunk: Chunk, *, whole: bool = True) -> Finished | None:
+    """The chunk's result, verified (`directories.verified`); None when there is none.
 
     Raises:
         ArtifactError: there is one, and it is damaged.
     """
     directory = job.directory / chunk.name
-    if not directory.exists():
+    if not directories.exists(directory):
         return None
-    record = read_record(directories.verified(directory) / RECORD, ChunkRecord)
+    record = read_record(directories.verified(directory, whole=whole) / RECORD, ChunkRecord)
     if record.identity != chunk.identity:
         raise ArtifactError(f"{directory / RECORD}: is of another chunk ({record.label})")
     return Finished(chunk, directory, record.results)
 
 
 def finished_job(job: Job, remedy: str) -> list[Finished]:
-    """Every chunk's result, in order.
+    """Every chunk's result, in order. What lies at a URL was verified by those who do its part of
+    the work, and its bytes are checked as they are read.
 
     Raises:
         ArtifactError: some are missing or damaged; `remedy` says what makes them.
@@ -118,7 +119,7 @@ def finished_job(job: Job, remedy: str) -> list[Finished]:
     found, lacking = [], []
     for chunk in job.chunks:
         try:
-            finished = finished_chunk(job, chunk)
+            finished = finished_chunk(job, chunk, whole=False)
         except ArtifactError as error:
             raise ArtifactError(f"{chunk.label}: {error}; {remedy}") from error
         if finished is None:

@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 from penjing.artifacts import directories, disk
 from penjing.artifacts.records import to_json
+from penjing.artifacts.remote import is_remote
 from penjing.data.chunks import (
     RECORD,
     Advance,
@@ -162,12 +163,14 @@ def _accepted(job: Job, chunk: Chunk, conduct: Conduct, board: _Board) -> Finish
         old = None
     if old is not None and conduct.resume:
         return old
-    if (job.directory / chunk.name).exists():
+    if directories.exists(job.directory / chunk.name):
         directories.discard(job.directory / chunk.name)
     return None
 
 
 def _sweep(directory: Path, chunk: Chunk) -> None:
+    if is_remote(directory):
+        return  # the next attempt writes over it
     for left in directory.glob(f".{chunk.name}.*.partial"):
         disk.remove(left)
 

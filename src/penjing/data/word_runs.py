@@ -16,6 +16,7 @@ import zstandard
 from numpy.typing import NDArray
 
 from penjing.artifacts import disk
+from penjing.artifacts.remote import read_range
 from penjing.data.texts import TextBatch
 from penjing.errors import ArtifactError
 from penjing.text import cutting, native
@@ -140,16 +141,15 @@ class RunFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with path.open("rb") as file:
-            fixed = file.read(_HEAD.size)
-            try:
-                magic, settings, *facts, partitions = _HEAD.unpack(fixed)
-            except struct.error as error:
-                raise self._damaged("its header is cut short") from error
-            if magic != _MAGIC or partitions > 1 << 20:
-                raise self._damaged("it is no run file")
-            tables = file.read(8 * (2 * partitions + 1))
-            digest = file.read(8)
+        fixed = read_range(path, 0, _HEAD.size)
+        try:
+            magic, settings, *facts, partitions = _HEAD.unpack(fixed)
+        except struct.error as error:
+            raise self._damaged("its header is cut short") from error
+        if magic != _MAGIC or partitions > 1 << 20:
+            raise self._damaged("it is no run file")
+        end = _HEAD.size + 8 * (2 * partitions + 1)
+        tables, digest = read_range(path, _HEAD.size, end), read_range(path, end, end + 8)
         if digest != struct.pack("<Q", xxhash.xxh3_64_intdigest(fixed + tables)):
             raise self._damaged("its header is not as it was written")
         self.settings, self.counted, self.partitions = settings.hex(), Counted(*facts), partitions
@@ -168,9 +168,7 @@ class RunFile:
             ArtifactError: they are not as they were written.
         """
         start, end = int(self._ends[number]), int(self._ends[number + 1])
-        with self.path.open("rb") as file:
-            file.seek(start)
-            data = file.read(end - start)
+        data = read_range(self.path, start, end)
         if xxhash.xxh3_64_intdigest(data) != int(self._hashes[number]):
             raise self._damaged(f"partition {number} is not as it was written")
         return zstandard.ZstdDecompressor().decompress(data) if data else b""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from penjing.artifacts.directories import verified
 from penjing.artifacts.progress import Progress
+from penjing.artifacts.remote import place
 from penjing.artifacts.stage import read_manifest
 from penjing.config.schema import RunConfig
 from penjing.data.corpus import Conduct
@@ -42,8 +43,14 @@ class StageContext:
         return replace(self.conduct, workers=workers or os.cpu_count() or 1)
 
     def work_directory(self, stage: str) -> Path:
-        """Where a job over the corpus keeps its finished chunks."""
-        return self.run_dir / f"{stage}.work"
+        """Where a job over the corpus keeps its finished chunks: a folder, or a place at a URL.
+
+        Raises:
+            ConfigError: `runtime.state` is a URL that cannot be used here.
+        """
+        state = self.config.runtime.state
+        run = place(state, self.base) / self.config.name if state else self.run_dir
+        return run / f"{stage}.work"
 
     def trained_stages(self) -> list[str]:
         """The finished training stages of this run, in order.

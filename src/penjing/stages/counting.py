@@ -123,7 +123,9 @@ def require_disk(job: Job) -> str:
     Raises:
         ArtifactError: it is too full in any case.
     """
-    size = sum(chunk.size for chunk in job.chunks if not (job.directory / chunk.name).exists())
+    size = sum(
+        chunk.size for chunk in job.chunks if not directories.exists(job.directory / chunk.name)
+    )
     low, high = (int(size * share) for share in DISK_SHARES)
     directories.require_free_bytes(job.directory, low)
     try:

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from penjing.artifacts.directories import discard, require_free_bytes, staged
+from penjing.artifacts.directories import LISTING, discard, exists, require_free_bytes, staged
 from penjing.artifacts.progress import Progress
+from penjing.artifacts.remote import fetched
 from penjing.config.schema import SourceConfig
 from penjing.data.chunks import Finished, Job
 from penjing.data.corpus import JobProgress, run_job
@@ -57,7 +58,7 @@ def _job(context: StageContext, tokenizer: Tokenizer) -> Job:
 
 
 def _run(context: StageContext, job: Job) -> list[Finished]:
-    lacking = [chunk for chunk in job.chunks if not (job.directory / chunk.name).exists()]
+    lacking = [chunk for chunk in job.chunks if not exists(job.directory / chunk.name)]
     require_free_bytes(job.directory, int(TOKEN_BYTES * sum(chunk.size for chunk in lacking)))
     begun = time.monotonic()
 
@@ -124,5 +125,6 @@ def _join_split(
         vocab_size=tokenizer.vocab_size,
     ) as writer:
         for part in parts:
-            writer.append(open_shard(part, split, tokenizer.digest))
+            with fetched(part, LISTING, f"{split}.*") as folder:
+                writer.append(open_shard(folder, split, tokenizer.digest))
         return writer.close()

@@ -1,0 +1,118 @@
+"""Finished directories at an fsspec URL, where nothing can be renamed: whole once listed.
+
+A place at a URL is a `UPath`, which answers as `pathlib.Path` does and is typed as one. Directories
+on disk are `artifacts.directories`' duty, which sends what lies at a URL here.
+"""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+from penjing.errors import ArtifactError, ConfigError
+
+SMALL_BYTES = 1 << 20
+"""Larger files carry hashes of their own parts, which their readers check."""
+
+
+def place(text: str, base: Path) -> Path:
+    """A folder, relative to `base`, or what an fsspec URL names.
+
+    Raises:
+        ConfigError: the package for URLs, or the one for this protocol, is missing.
+    """
+    if "://" not in text:
+        return base / text
+    try:
+        from upath import UPath
+    except ImportError as error:
+        raise ConfigError(
+            f"runtime.state: {text}: URLs need the package universal_pathlib: "
+            "pip install 'penjing[remote]'"
+        ) from error
+    try:
+        found = UPath(text)
+        found.fs  # noqa: B018 - made when first asked for
+    except (ImportError, ValueError) as error:
+        raise ConfigError(f"runtime.state: {text}: fsspec cannot use it here: {error}") from error
+    return cast(Path, found)
+
+
+def is_remote(path: Path) -> bool:
+    return not isinstance(path, Path)
+
+
+def _file_system(path: Path) -> tuple[Any, str]:
+    found: Any = path
+    return found.fs, found.path
+
+
+def upload(source: Path, target: Path, listing: str) -> None:
+    """Every file of a sealed directory; the listing, which makes it a finished one, comes last."""
+    system, root = _file_system(target)
+    files = [path for path in sorted(source.rglob("*")) if path.is_file()]
+    for path in sorted(files, key=lambda path: path.name == listing):
+        name = f"{root}/{path.relative_to(source).as_posix()}"
+        system.makedirs(name.rpartition("/")[0], exist_ok=True)
+        system.put_file(str(path), name)
+
+
+def remove(directory: Path, listing: str) -> None:
+    """Delete a directory; what is left of it, should this be stopped, is no finished one."""
+    system, root = _file_system(directory)
+    system.invalidate_cache()
+    if system.exists(f"{root}/{listing}"):
+        system.rm_file(f"{root}/{listing}")
+    if system.exists(root):
+        system.rm(root, recursive=True)
+
+
+def read_range(path: Path, start: int, stop: int) -> bytes:
+    """The bytes at [start, stop) of a file, and no others where it lies at a URL."""
+    if is_remote(path):
+        system, name = _file_system(path)
+        return bytes(system.cat_file(name, start=start, end=stop))
+    with path.open("rb") as file:
+        file.seek(start)
+        return file.read(stop - start)
+
+
+def check(path: Path, wanted: dict[str, Any], *, whole: bool) -> None:
+    """That a listed file has its size and, if it is small or `whole`, its sha256.
+
+    Raises:
+        ArtifactError: it is missing or another.
+    """
+    system, name = _file_system(path)
+    try:
+        size = system.size(name)
+        digest = wanted["sha256"]
+        if whole or size <= SMALL_BYTES:
+            with system.open(name, "rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read ({error})") from error
+    if (size, digest) != (wanted["bytes"], wanted["sha256"]):
+        raise ArtifactError(f"{path} was altered: found {size} bytes, sha256 {digest[:12]}")
+
+
+@contextmanager
+def fetched(directory: Path, listing: str, pattern: str) -> Iterator[Path]:
+    """The directory, or for a while a local copy of its files that match, each verified.
+
+    Raises:
+        ArtifactError: a file is missing or another than the listing says.
+    """
+    if not is_remote(directory):
+        yield directory
+        return
+    system, root = _file_system(directory)
+    with tempfile.TemporaryDirectory(prefix="penjing-") as folder:
+        for name, wanted in json.loads(system.cat_file(f"{root}/{listing}")).items():
+            if Path(name).match(pattern):
+                check(directory / name, wanted, whole=True)
+                system.get_file(f"{root}/{name}", str(Path(folder) / name))
+        yield Path(folder)
