@@ -1,4 +1,6 @@
+import csv
 import gzip
+import io
 import json
 import tempfile
 from collections.abc import Callable
@@ -135,6 +137,44 @@ def test_a_huge_text_file_is_cut_at_blank_lines_and_loses_nothing(
     rows = read_bytes(".txt", text.encode(), Quarantine())
     assert "".join(row.value["text"] for row in rows) == text
     assert [row.line for row in rows] == [1, 4, 7, 10, 13, 16]
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(
+        st.lists(
+            st.text(st.characters(exclude_categories=["Cs"]), max_size=9), min_size=2, max_size=2
+        )
+    )
+)
+def test_any_text_comes_back_from_a_csv_file(cells: list[list[str]]) -> None:
+    out = io.StringIO()
+    csv.writer(out).writerows([["text", "k"], *cells])
+    found = read_bytes(".csv", b"\xef\xbb\xbf" + out.getvalue().encode(), Quarantine())
+    assert [row.value for row in found] == [dict(zip(("text", "k"), c, strict=True)) for c in cells]
+
+
+def test_bad_rows_of_a_csv_file_are_set_aside_with_the_line_on_which_they_begin() -> None:
+    data = b'text,k\n"two\nlines",1\nonly one\n\ngood,2\nbad \xff,3\n"a ""quote""",4\n'
+    quarantine = Quarantine()
+    found = read_bytes(".csv", data, quarantine)
+    assert [(row.line, row.value["text"]) for row in found] == [
+        (2, "two\nlines"),
+        (6, "good"),
+        (8, 'a "quote"'),
+    ]
+    assert (quarantine.rows, quarantine.bad) == (5, 2)
+    assert quarantine.first is not None
+    assert (quarantine.first.line, quarantine.first.reason[:7]) == (4, "1 cells")
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [(b'text\n"open', r"file\.csv:2: damaged or cut short"), (b"a,a\n1,2\n", "each name once")],
+)
+def test_a_csv_file_that_is_none_is_an_error(data: bytes, reason: str) -> None:
+    with pytest.raises(DataError, match=reason):
+        read_bytes(".csv", data, Quarantine())
 
 
 def test_an_unknown_suffix_lists_the_supported_ones(tmp_path: Path) -> None:

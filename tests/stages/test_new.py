@@ -26,7 +26,7 @@ def test_a_mixed_folder_becomes_a_source_for_each_kind_of_row(tmp_path: Path) ->
     write(folder / "b.md", "# A pot")
     write(folder / "chats.jsonl", CHAT)
     write(folder / "pairs.jsonl", PAIR)
-    write(folder / "table.csv", 1)
+    write(folder / "table.tsv", 1)
     write(folder / ".hidden" / "c.parquet", "no parquet")
 
     run_file = new_run("bonsai", [folder], tmp_path)
@@ -56,7 +56,7 @@ def test_a_folder_of_one_kind_is_one_source_that_takes_later_files_too(tmp_path:
 def test_what_cannot_be_a_run_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
     text = write(tmp_path / "a.txt", "A tree.")
     chats = write(tmp_path / "chats.jsonl", CHAT)
-    table = write(tmp_path / "table.csv", 1)
+    table = write(tmp_path / "table.tsv", 1)
 
     with pytest.raises(DataError, match="no readable file"):
         new_run("bonsai", [table], tmp_path)

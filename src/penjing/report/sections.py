@@ -269,7 +269,8 @@ def _data(report: RunReport) -> Iterator[Block]:
     rows: list[list[Cell | str]] = []
     for source in found:
         declared = report.config.get("sources", {}).get(source.get("name"), {})
-        words = (source.get("kind"), declared.get("language"), declared.get("licence"))
+        forms = (f"{name} {count(number)}" for name, number in (source.get("forms") or {}).items())
+        words = (source.get("kind"), *forms, declared.get("language"), declared.get("licence"))
         name = Cell(str(source.get("name", ABSENT)), note=" · ".join(w for w in words if w))
         rows.append([name, *(count(source.get(key)) for key in keys), _ratio(source)])
     if len(rows) > 1:

@@ -4,6 +4,7 @@ Which files a source has, and what its rows must hold, is `sources.rows`' duty. 
 be read is quarantined; a file that ends early is an error, so that nothing is lost unseen.
 """
 
+import csv
 import gzip
 import json
 import zlib
@@ -247,6 +248,39 @@ def json_object(line: bytes | None, *, first: bool) -> tuple[dict[str, Any], str
     return value, ""
 
 
+def _csv(path: Path, file: str, _text_field: str | None, quarantine: Quarantine) -> Iterator[Row]:
+    """Rows by the names of the first line; a row's line is that on which it begins."""
+    csv.field_size_limit(MAX_ROW_BYTES)
+    # What is no UTF-8 becomes lone surrogates, so that it costs its row and not the file.
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
+        cells = csv.reader(stream, strict=True)
+        names = next(cells, [])
+        if len(set(names)) < len(names):
+            raise DataError(f"{file}:1: found columns {', '.join(names)}: each name once, please")
+        while True:
+            line = cells.line_num + 1
+            try:
+                values = next(cells, None)
+            except csv.Error as bad:
+                raise DataError(
+                    f"{file}:{line}: damaged or cut short: {bad}. Close its quotes, or take the "
+                    "file out of the source's paths"
+                ) from bad
+            if values is None:
+                return
+            if not values:
+                continue
+            quarantine.seen()
+            text = ",".join(values)
+            if len(values) != len(names):
+                reason = f"{len(values)} cells, and the first line names {len(names)}"
+                quarantine.add_raw(file, line, reason, text[:200].encode(errors="replace"))
+            elif not text.isascii() and any("\udc80" <= letter <= "\udcff" for letter in text):
+                quarantine.add_raw(file, line, "not UTF-8", text[:200].encode(errors="replace"))
+            else:
+                yield Row(dict(zip(names, values, strict=True)), file, line)
+
+
 def parquet_batches(
     path: Path, file: str, text_field: str | None, quarantine: Quarantine
 ) -> Iterator[tuple[int, pa.RecordBatch]]:
@@ -306,6 +340,7 @@ READERS: dict[str, Reader] = {
     ".txt": _text,
     ".md": _text,
     **{suffix: _json_lines(unpacked) for suffix, unpacked in _UNPACKED.items()},
+    ".csv": _csv,
     ".parquet": _parquet,
 }
 """Supported suffixes. A `.json.gz` holds one object a line, as C4's do."""

@@ -26,7 +26,7 @@ from penjing.sources.quarantine import Quarantine
 from penjing.stages.inputs import SourcePart, source_parts
 from penjing.text import native
 
-FORMAT = 1
+FORMAT = 2
 """Of counts: raised when code changes what is counted, so that older chunks are counted again."""
 
 QUARANTINE = "quarantine.jsonl"

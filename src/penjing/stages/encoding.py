@@ -4,6 +4,7 @@ How chunks become the shards of a source is the shards stage's duty. Torch is no
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,7 +23,7 @@ from penjing.stages.inputs import SourcePart, source_parts
 from penjing.text.template import render_many
 from penjing.text.tokenizer import Tokenizer
 
-FORMAT = 1
+FORMAT = 2
 """Of chunks: raised when code changes what is encoded, so that older chunks are made again."""
 
 _CONVERSATIONS = 256
@@ -85,17 +86,23 @@ def encode_chunk(
     """Writes the shards `train` and `validation` of a part of a source; returns their counts."""
     part = task.part
     quarantine = Quarantine(directory / QUARANTINE)
-    rows = _documents if part.source.kind == "documents" else _conversations
+    documents = part.source.kind == "documents"
     new_shard = partial(
         ShardWriter,
         directory,
-        kind="documents" if part.source.kind == "documents" else "conversations",
+        kind="documents" if documents else "conversations",
         tokenizer_digest=tokenizer.digest,
         vocab_size=tokenizer.vocab_size,
     )
     longest = done = tokens = 0
+    forms: Counter[str] = Counter()
     with new_shard(SPLITS[0]) as train, new_shard(SPLITS[1]) as validation:
-        for batch in rows(part, tokenizer, task.held_out_below, quarantine):
+        below = task.held_out_below
+        for batch in (
+            _documents(part, tokenizer, below, quarantine)
+            if documents
+            else _conversations(part, tokenizer, below, quarantine, forms)
+        ):
             _add(train, batch, ~batch.held_out)
             _add(validation, batch, batch.held_out)
             longest = max(longest, int(batch.lengths.max()))
@@ -103,7 +110,8 @@ def encode_chunk(
             advance(done, tokens)
         train.close()
         validation.close()
-    return {"tokens": tokens, "longest_tokens": longest, "quarantine": quarantine.facts()}
+    facts = {"tokens": tokens, "longest_tokens": longest, "forms": dict(sorted(forms.items()))}
+    return facts | {"quarantine": quarantine.facts()}
 
 
 def _add(writer: ShardWriter, rows: EncodedRows, chosen: NDArray[np.bool_]) -> None:
@@ -128,9 +136,13 @@ def _documents(
 
 
 def _conversations(
-    part: SourcePart, tokenizer: Tokenizer, below: int, quarantine: Quarantine
+    part: SourcePart,
+    tokenizer: Tokenizer,
+    below: int,
+    quarantine: Quarantine,
+    forms: Counter[str],
 ) -> Iterator[EncodedRows]:
-    conversations = part.conversations(quarantine)
+    conversations = part.conversations(quarantine, forms)
     while some := list(islice(conversations, _CONVERSATIONS)):
         found = render_many(tokenizer, some)
         held_out = np.array([is_held_out(text, below) for text in found.contents], dtype=np.bool_)

@@ -4,7 +4,8 @@ A row that cannot be used goes to the stage's quarantine with its file and line.
 cut into chunks for a job over the whole corpus is said here too.
 """
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,8 @@ from penjing.data.texts import TextBatch, batched, document_batches
 from penjing.sources.quarantine import Quarantine
 from penjing.sources.rows import convert, documents, find_files, rows
 from penjing.synthetic import generators
-from penjing.text.conversation import (
-    Conversation,
-    Preference,
-    conversation_from_row,
-    preference_from_row,
-)
+from penjing.text.conversation import Conversation, Preference
+from penjing.text.conversation_forms import form_of, read_conversation, read_preference
 from penjing.text.template import training_texts
 
 CHUNK_BYTES = 256 << 20
@@ -44,13 +41,19 @@ def open_documents(
 
 
 def open_conversations(
-    source: SourceConfig, base: Path, seed: int, quarantine: Quarantine
+    source: SourceConfig, base: Path, seed: int, quarantine: Quarantine, forms: Counter[str]
 ) -> Iterator[Conversation]:
-    """The conversations of a source of kind conversations."""
+    """The conversations of a source of kind conversations; `forms` counts their forms."""
     if source.synthetic:
         tool_share = 1.0 if source.tool_share is None else source.tool_share
         return generators.conversations(source.synthetic, seed, source.rows or 0, tool_share)
-    return convert(rows(source, base, quarantine), conversation_from_row, quarantine)
+
+    def read(row: Mapping[str, Any]) -> Conversation:
+        found = read_conversation(row)
+        forms[form_of(row)] += 1
+        return found
+
+    return convert(rows(source, base, quarantine), read, quarantine)
 
 
 def open_preferences(
@@ -59,7 +62,7 @@ def open_preferences(
     """The pairs of a source of kind preferences."""
     if source.synthetic:
         return generators.preferences(source.synthetic, seed, source.rows or 0)
-    return convert(rows(source, base, quarantine), preference_from_row, quarantine)
+    return convert(rows(source, base, quarantine), read_preference, quarantine)
 
 
 @dataclass(frozen=True)
@@ -84,8 +87,8 @@ class SourcePart:
             path = self.base / file.name
             yield from document_batches(path, file.name, source.text_field, quarantine)
 
-    def conversations(self, quarantine: Quarantine) -> Iterator[Conversation]:
-        return open_conversations(self.source, self.base, self.seed, quarantine)
+    def conversations(self, quarantine: Quarantine, forms: Counter[str]) -> Iterator[Conversation]:
+        return open_conversations(self.source, self.base, self.seed, quarantine, forms)
 
     def training_batches(self, quarantine: Quarantine) -> Iterator[TextBatch]:
         """What a tokenizer is trained on, of any kind of source."""
@@ -95,7 +98,7 @@ class SourcePart:
 
     def _training_texts(self, quarantine: Quarantine) -> Iterator[str]:
         if self.source.kind == "conversations":
-            for conversation in self.conversations(quarantine):
+            for conversation in self.conversations(quarantine, Counter()):
                 yield from training_texts(conversation)
             return
         for pair in open_preferences(self.source, self.base, self.seed, quarantine):

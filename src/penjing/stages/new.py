@@ -16,6 +16,7 @@ from penjing.sources.formats import READERS
 from penjing.sources.quarantine import Quarantine
 from penjing.sources.rows import find_files, rows
 from penjing.stages.inputs import text_bytes
+from penjing.text.conversation_forms import form_of
 
 CHARACTERS_PER_TOKEN = 4
 """A first guess for English with a vocabulary of some thousands; `shards` measures the truth."""
@@ -115,10 +116,15 @@ def _kind_of(file: Path) -> str:
         return "documents"
     source = SourceConfig(name="look", kind="conversations", paths=(glob.escape(str(file)),))
     row = next(rows(source, Path(), Quarantine()), None)
-    keys = set(row.value) if row else set()
-    if {"chosen", "rejected"} <= keys:
+    if row is None:
+        return "documents"
+    if {"chosen", "rejected"} <= set(row.value):
         return "preferences"
-    return "conversations" if "messages" in keys else "documents"
+    try:
+        form_of(row.value)
+    except DataError:
+        return "documents"
+    return "conversations"
 
 
 def _distinct(sources: Sequence[FoundSource]) -> list[FoundSource]:

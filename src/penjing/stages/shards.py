@@ -6,6 +6,7 @@ are read by the dpo stage itself.
 """
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,7 @@ def _join(
     quarantine = Quarantine.merged(facts, directory / f"{source.name}.quarantine.jsonl")
     quarantine.check(context.config.shards.max_bad_row_fraction)
     infos = {}
+    forms = sum((Counter(one.results["forms"]) for one in finished), Counter[str]())
     for split in SPLITS:
         parts = [one.directory for one in finished]
         infos[split] = _join_split(tokenizer, source, parts, directory, split)
@@ -107,6 +109,7 @@ def _join(
         "longest_tokens": max(one.results["longest_tokens"] for one in finished),
         "overlong": overlong(shard.lengths(), limit) if shard.kind != "documents" else 0,
         "bad_rows": quarantine.bad,
+        "forms": dict(sorted(forms.items())),
     }
 
 
