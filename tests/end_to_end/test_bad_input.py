@@ -86,7 +86,7 @@ def test_three_mistakes_are_told_at_once_with_their_lines(
         ("a.jsonl.gz", gzip.compress(GOOD * 50)[:-20], "damaged or cut short after row"),
         ("a.parquet", b"PAR1 and nothing of the kind PAR1", "damaged or cut short"),
         ("a.jsonl", b"", "the file is empty. The first is data/a.jsonl:1"),
-        ("a.csv", b"text\nA tree.\n", "unknown format"),
+        ("a.tsv", b"text\nA tree.\n", "unknown format"),
     ],
 )
 def test_a_file_that_cannot_be_read_stops_the_stage(
