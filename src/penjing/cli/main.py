@@ -23,6 +23,7 @@ Grow a small chat model from raw text: one TOML file, one command.
 
 begin
   demo              grow the packaged demo model on this machine, in minutes
+  inspect PATH ...  look at files: rows, forms, lengths, languages, duplicates, bad rows, samples
   new NAME          look at your files and write a commented run file: NAME.toml
   check RUN.toml    find every mistake in a run file, at once
 
@@ -48,6 +49,7 @@ EXAMPLES = """\
 examples
   penjing demo
   penjing chat runs/tiny
+  penjing inspect texts chats.jsonl
   penjing new bonsai --data texts/*.txt
   penjing train bonsai.toml --set pretrain.steps=2000
   penjing sft bonsai.toml --redo
@@ -58,7 +60,7 @@ or run file, 75 stopped and resumable, 130 interrupted.
 """
 
 PARTS = ("count", "reduce", "train", "eval")
-VERBS = ("demo", "new", "check", "train", *STAGE_NAMES, "chat")
+VERBS = ("demo", "inspect", "new", "check", "train", *STAGE_NAMES, "chat")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -138,6 +140,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PATH",
         help="files and folders; left out: DATA_PATH (and VAL_PATH) of the file .env",
     )
+    verb = verbs.add_parser(
+        "inspect", parents=[common], description="Look at files; nothing is written."
+    )
+    verb.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="files, folders, globs")
+    verb.add_argument("--text-field", default="text", help="key of a document's text (text)")
     _add_chat(verbs.add_parser("chat", description="Talk to a trained run."))
     return parser
 
@@ -163,10 +170,12 @@ def _add_chat(verb: argparse.ArgumentParser) -> None:
 def _run(options: argparse.Namespace) -> int:
     if options.verb == "chat":
         return _chat(options)
-    run_dir = None
+    run_dir, failed = None, False
     with Screen(json=options.json) as screen:
         if options.verb == "new":
             _new(options, screen)
+        elif options.verb == "inspect":
+            failed = _inspect(options, screen)
         elif options.verb == "check":
             _check(options, screen)
         else:
@@ -174,7 +183,7 @@ def _run(options: argparse.Namespace) -> int:
     in_person = not options.json and sys.stdin.isatty() and sys.stdout.isatty()
     if run_dir and options.verb == "demo" and in_person:
         return _chat(_parser().parse_args(["chat", str(run_dir)]))
-    return 0
+    return int(failed)
 
 
 def _train(options: argparse.Namespace, screen: Screen) -> Path:
@@ -264,6 +273,21 @@ def _new(options: argparse.Namespace, screen: Screen) -> None:
     path = new_run(options.name, options.data, Path.cwd())
     text = f"wrote {path.name}; `penjing train {path.name}` grows it"
     screen.show(Progress("new", "message", text=text))
+
+
+def _inspect(options: argparse.Namespace, screen: Screen) -> bool:
+    """Whether a file could not be read to its end."""
+    from penjing.stages.inspect import inspect, lines
+
+    failed = False
+    for found in inspect(options.paths, options.text_field, screen.show):
+        for line in lines(found):
+            screen.show(Progress("inspect", "message", text=line))
+        numbers = ("rows", "bytes", "characters", "duplicates", "bad")
+        values = tuple((name, float(getattr(found, name))) for name in numbers)
+        screen.show(Progress("inspect", "finished", values=values, text=found.file))
+        failed = failed or bool(found.problem)
+    return failed
 
 
 def _chat(options: argparse.Namespace) -> int:

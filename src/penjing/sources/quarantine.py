@@ -15,6 +15,7 @@ from penjing.errors import DataError
 
 MAX_WRITTEN_ROWS = 10_000
 _EXCERPT_CHARACTERS = 200
+_EXAMPLES = 5
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,12 @@ class Quarantine:
         self.rows = 0
         self.bad = 0
         self.reasons: Counter[str] = Counter()
-        self.first: BadRow | None = None
+        self.examples: list[BadRow] = []
         self._path = path
+
+    @property
+    def first(self) -> BadRow | None:
+        return self.examples[0] if self.examples else None
 
     def seen(self, rows: int = 1) -> None:
         """So many more rows were met; readers say so of each row, before `add` if it is bad."""
@@ -61,7 +66,8 @@ class Quarantine:
         self.bad += 1
         if reason in self.reasons or len(self.reasons) < MAX_WRITTEN_ROWS:
             self.reasons[reason] += 1
-        self.first = self.first or bad
+        if len(self.examples) < _EXAMPLES:
+            self.examples.append(bad)
         if self._path is not None and self.bad <= MAX_WRITTEN_ROWS:
             with self._path.open("a", encoding="utf-8") as log:
                 log.write(json.dumps(asdict(bad)) + "\n")
@@ -82,7 +88,8 @@ class Quarantine:
                 continue
             with file.open("rb") as source, path.open("ab") as log:
                 for line in islice(source, MAX_WRITTEN_ROWS - lines):
-                    whole.first = whole.first or BadRow(**json.loads(line))
+                    if len(whole.examples) < _EXAMPLES:
+                        whole.examples.append(BadRow(**json.loads(line)))
                     log.write(line)
                     lines += 1
         return whole
