@@ -8,8 +8,8 @@ HTML loses its tags, manual pages their requests, code stays as it is. A documen
 been seen is dropped, so nothing repeats to fill a size; the order is that of the text's hash, so
 the same packages give the same files. Chinese is what holds more than 12 % Han characters.
 
-Writes `mix.jsonl` (200 MB of text: 52 % English, 24 % code, 24 % Chinese), `mix20.jsonl` (20 MB
-of the same, for slow peers), eight `full/NN.jsonl.gz` (all of it, at most 230 MB of code),
+Writes `mix.jsonl` (200 MB of text: 52 % English, 24 % code, 24 % Chinese), eight
+`full/NN.jsonl.gz` (all of it, at most 230 MB of code),
 `heldout_KIND.jsonl` (2 % that no training file holds), `zh.jsonl` (the Chinese of `--data` alone),
 and `corpus.json`, which says what they hold.
 """
@@ -52,7 +52,6 @@ OTHER_LANGUAGES = re.compile(r"/(?!en|zh)[a-z]{2}-[A-Z]{2}/")
 
 KINDS = ("en", "code", "zh")
 MIX_BYTES = 200_000_000
-SMALL_BYTES = 20_000_000
 MIX_SHARES = {"en": 0.52, "code": 0.24, "zh": 0.24}
 CODE_BYTES = 230_000_000
 FILES = 8
@@ -202,10 +201,8 @@ def _write(documents: dict[bytes, tuple[str, str]], out: Path) -> dict[str, Any]
         f"heldout_{kind}": _write_lines(out / f"heldout_{kind}.jsonl", heldout[kind])
         for kind in KINDS
     }
-    for name, limit in (("mix", MIX_BYTES), ("mix20", SMALL_BYTES)):
-        limits = {kind: int(share * limit) for kind, share in MIX_SHARES.items()}
-        texts = [text for _, text in _first(training, limits)]
-        sizes[name] = _write_lines(out / f"{name}.jsonl", texts)
+    limits = {kind: int(share * MIX_BYTES) for kind, share in MIX_SHARES.items()}
+    sizes["mix"] = _write_lines(out / "mix.jsonl", [text for _, text in _first(training, limits)])
     (out / "full").mkdir(exist_ok=True)
     full = _first(training, {"en": sys.maxsize, "code": CODE_BYTES, "zh": sys.maxsize})
     for number in range(FILES):
