@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 
 from penjing.data.texts import join
 from penjing.data.word_runs import (
+    MOST_COUNTED_BYTES,
     Counting,
     RunFile,
     count_texts,
+    flush_bytes,
     histogram_of,
     merge_partitions,
     run_name,
@@ -72,6 +74,11 @@ def test_the_counts_do_not_depend_on_chunks_or_memory(
         runs += [directory / run_name(k) for k in range(number)]
 
     assert words_of(runs, folder) == dict(count_words(texts))
+
+
+def test_half_the_memory_is_filled_and_never_more_than_a_counter_takes() -> None:
+    assert flush_bytes(256 << 20) == 128 << 20
+    assert flush_bytes(64 << 30) == MOST_COUNTED_BYTES
 
 
 def test_a_pattern_of_ones_own_counts_what_it_leaves_out_too(tmp_path: Path) -> None:

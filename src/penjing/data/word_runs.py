@@ -28,6 +28,11 @@ WORD_BYTES = 256
 FLUSH_SHARE = 0.5
 """Of its memory, what a counter may fill before it is packed, which needs as much again."""
 
+MOST_COUNTED_BYTES = 640 << 20
+"""The compiled counter ends at 1 GB of words (`native/word_table.hpp`), and a batch of 64 MiB may
+bring a third of that at once.
+"""
+
 _MAGIC = b"PENJRUN1"
 _HEAD = struct.Struct("<8s32sQQQI4x")
 _ZSTD_LEVEL = 1
@@ -67,7 +72,7 @@ def count_texts(
         advance: told the bytes and the documents counted so far.
     """
     own = None if how.pattern in PATTERNS else regex.compile(how.pattern)
-    limit = int(how.memory_bytes * FLUSH_SHARE)
+    limit = flush_bytes(how.memory_bytes)
     total = Counted(0, 0, 0)
     runs = 0
 
@@ -91,6 +96,11 @@ def count_texts(
     if counted.documents or not runs:
         total, runs = flush(counter, counted), runs + 1
     return total, runs
+
+
+def flush_bytes(memory_bytes: int) -> int:
+    """What a counter may hold before a run is written."""
+    return min(int(memory_bytes * FLUSH_SHARE), MOST_COUNTED_BYTES)
 
 
 def run_name(number: int) -> str:
