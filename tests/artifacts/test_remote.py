@@ -16,7 +16,7 @@ from penjing.errors import ArtifactError, ConfigError
 def final() -> Iterator[Path]:
     """A directory at a URL that is to be made."""
     MemoryFileSystem.store.clear()
-    yield remote.place("memory://bucket/run", Path()) / "chunk"
+    yield remote.place("memory://bucket/run", Path(), "here") / "chunk"
     MemoryFileSystem.store.clear()
 
 
@@ -144,9 +144,9 @@ def test_discarding_takes_the_listing_first(final: Path, monkeypatch: pytest.Mon
 def test_a_folder_is_a_path_and_a_bad_url_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert remote.place("state", tmp_path) == tmp_path / "state"
-    with pytest.raises(ConfigError, match="nowhere://x: fsspec cannot use it here"):
-        remote.place("nowhere://x", tmp_path)
+    assert remote.place("state", tmp_path, "here") == tmp_path / "state"
+    with pytest.raises(ConfigError, match="here: nowhere://x: fsspec cannot use it here"):
+        remote.place("nowhere://x", tmp_path, "here")
     monkeypatch.setitem(sys.modules, "upath", None)
     with pytest.raises(ConfigError, match=r"pip install 'penjing\[remote\]'"):
-        remote.place("memory://x", tmp_path)
+        remote.place("memory://x", tmp_path, "here")

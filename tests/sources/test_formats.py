@@ -13,6 +13,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from penjing.artifacts.remote import place
 from penjing.errors import DataError
 from penjing.sources import formats
 from penjing.sources.formats import READERS, read_file
@@ -175,6 +176,18 @@ def test_bad_rows_of_a_csv_file_are_set_aside_with_the_line_on_which_they_begin(
 def test_a_csv_file_that_is_none_is_an_error(data: bytes, reason: str) -> None:
     with pytest.raises(DataError, match=reason):
         read_bytes(".csv", data, Quarantine())
+
+
+@pytest.mark.parametrize("suffix", [*WHOLE, ".csv", ".txt"])
+def test_every_format_is_read_from_a_url_as_from_a_disk(suffix: str) -> None:
+    data = WHOLE.get(suffix, b"text,k\nrow 0,1\n")
+    path = place(f"memory://formats/file{suffix}", Path(), "here")
+    path.write_bytes(data)
+    found = read(path, Quarantine())
+    path.unlink()
+    assert [row.value for row in found] == [
+        row.value for row in read_bytes(suffix, data, Quarantine())
+    ]
 
 
 def test_an_unknown_suffix_lists_the_supported_ones(tmp_path: Path) -> None:

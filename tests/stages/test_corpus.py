@@ -23,7 +23,7 @@ from penjing.config.loading import parse_run
 from penjing.config.schema import RunConfig
 from penjing.data import corpus
 from penjing.data.corpus import Conduct
-from penjing.errors import ArtifactError, ConfigError
+from penjing.errors import ArtifactError, ConfigError, DataError
 from penjing.stages import counting
 from penjing.stages.corpus import do_part, do_stage
 from penjing.text.bpe import count_words, train_merges
@@ -195,6 +195,33 @@ def test_machines_that_share_nothing_but_a_url_make_the_same(base: Path, url: st
 
     assert made(run_dir) == wanted
     assert not list(run_dir.glob("*.work"))
+
+
+def test_texts_at_a_url_make_the_same_as_those_on_disk(base: Path, url: str) -> None:
+    wanted = made(grow(base, "disk", config())[0])
+    for path in [*(base / "tales").iterdir(), base / "poems.jsonl"]:
+        remote.place(f"{url}/{path.relative_to(base)}", base, "here").write_bytes(path.read_bytes())
+    text = RUN.replace('"tales/*"', f'"{url}/tales/*"').replace('"poems.', f'"{url}/poems.')
+    run = parse_run(text, "grove.toml", ["shards.max_bad_row_fraction=0.1"])
+    found = made(grow(base, "there", run)[0])
+
+    assert {name for name in found if found[name] != wanted[name]} <= {
+        "shards/poems.quarantine.jsonl",  # the bad row's file is called by its URL there
+        "shards/files.json",
+        "tokenizer/quarantine.jsonl",
+        "tokenizer/files.json",
+    }
+    before = {chunk.name for chunk in (base / "there/grove/tokenizer.work/count").iterdir()}
+    remote.place(f"{url}/poems.jsonl", base, "here").write_text('{"text": "盆景"}\n')
+    grow(base, "there", run, redo=True)
+    after = {chunk.name for chunk in (base / "there/grove/tokenizer.work/count").iterdir()}
+    assert len(after - before) == 1  # a changed file at a URL is another input
+
+
+def test_a_url_that_names_no_file_is_told(base: Path, url: str) -> None:
+    run = parse_run(RUN.replace('"tales/*"', f'"{url}/nothing/*"'), "grove.toml")
+    with pytest.raises(DataError, match=r"memory://state/nothing/\*: no such file"):
+        grow(base, "runs", run)
 
 
 def test_a_damaged_run_file_at_a_url_is_named_and_only_its_chunk_counted_again(

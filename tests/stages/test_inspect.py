@@ -21,7 +21,7 @@ def write(path: Path, *rows: object) -> Path:
 
 
 def one(path: Path, text_field: str = "text") -> Inspection:
-    (found,) = inspect([path], text_field, lambda _: None)
+    (found,) = inspect([str(path)], text_field, lambda _: None)
     return found
 
 

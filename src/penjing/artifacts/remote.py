@@ -1,4 +1,4 @@
-"""Finished directories at an fsspec URL, where nothing can be renamed: whole once listed.
+"""Files at an fsspec URL, and finished directories there, where nothing can be renamed.
 
 A place at a URL is a `UPath`, which answers as `pathlib.Path` does and is typed as one. Directories
 on disk are `artifacts.directories`' duty, which sends what lies at a URL here.
@@ -18,8 +18,9 @@ SMALL_BYTES = 1 << 20
 """Larger files carry hashes of their own parts, which their readers check."""
 
 
-def place(text: str, base: Path) -> Path:
-    """A folder, relative to `base`, or what an fsspec URL names.
+def place(text: str, base: Path, setting: str) -> Path:
+    """A file or folder, relative to `base`, or what an fsspec URL names; `setting` says where it
+    was asked for.
 
     Raises:
         ConfigError: the package for URLs, or the one for this protocol, is missing.
@@ -30,19 +31,41 @@ def place(text: str, base: Path) -> Path:
         from upath import UPath
     except ImportError as error:
         raise ConfigError(
-            f"runtime.state: {text}: URLs need the package universal_pathlib: "
+            f"{setting}: {text}: URLs need the package universal_pathlib: "
             "pip install 'penjing[remote]'"
         ) from error
     try:
         found = UPath(text)
         found.fs  # noqa: B018 - made when first asked for
     except (ImportError, ValueError) as error:
-        raise ConfigError(f"runtime.state: {text}: fsspec cannot use it here: {error}") from error
+        raise ConfigError(f"{setting}: {text}: fsspec cannot use it here: {error}") from error
     return cast(Path, found)
 
 
 def is_remote(path: Path) -> bool:
     return not isinstance(path, Path)
+
+
+def matching(pattern: Path) -> list[Path]:
+    """The files at a URL that it names, or that it matches as a glob."""
+    system, name = _file_system(pattern)
+    found: Any = pattern
+    names = [name] if system.isfile(name) else system.glob(name)
+    return [cast(Path, found.with_segments(system.unstrip_protocol(one))) for one in names]
+
+
+def name_of(path: Path, base: Path) -> str:
+    """How a file is called in a run: relative to `base` where it lies below."""
+    below = not is_remote(path) and path.is_relative_to(base)
+    return str(path.relative_to(base) if below else path)
+
+
+def version(path: Path) -> int:
+    """A number that changes with the file: its time in ns, or what its store knows it by."""
+    if not is_remote(path):
+        return path.stat().st_mtime_ns
+    system, name = _file_system(path)
+    return int(hashlib.sha256(system.ukey(name).encode()).hexdigest()[:15], 16)
 
 
 def _file_system(path: Path) -> tuple[Any, str]:

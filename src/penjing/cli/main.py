@@ -143,7 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     verb = verbs.add_parser(
         "inspect", parents=[common], description="Look at files; nothing is written."
     )
-    verb.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="files, folders, globs")
+    verb.add_argument("paths", nargs="+", metavar="PATH", help="files, folders, globs, URLs")
     verb.add_argument("--text-field", default="text", help="key of a document's text (text)")
     _add_chat(verbs.add_parser("chat", description="Talk to a trained run."))
     return parser

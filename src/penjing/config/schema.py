@@ -142,7 +142,7 @@ class SourceConfig:
     kind: Literal["documents", "conversations", "preferences"] = setting(
         "documents", "what a row is"
     )
-    paths: tuple[str, ...] = setting((), "files or globs, relative to the run file")
+    paths: tuple[str, ...] = setting((), "files, globs or URLs, relative to the run file")
     validation_paths: tuple[str, ...] = setting(
         (), "files held out whole; without them, a share of the rows is (validation_fraction)"
     )

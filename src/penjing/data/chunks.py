@@ -14,6 +14,7 @@ from typing import Any
 
 from penjing.artifacts import directories
 from penjing.artifacts.lines import read_record, write_atomic
+from penjing.artifacts.remote import name_of, version
 from penjing.artifacts.stage import identity_digest
 from penjing.errors import ArtifactError
 
@@ -89,9 +90,7 @@ class Job:
 
 def input_file(path: Path, base: Path) -> InputFile:
     """The file, named relative to `base` when it lies below."""
-    name = str(path.relative_to(base) if path.is_relative_to(base) else path)
-    status = path.stat()
-    return InputFile(name, status.st_size, status.st_mtime_ns)
+    return InputFile(name_of(path, base), path.stat().st_size, version(path))
 
 
 def finished_chunk(job: Job, chunk: Chunk, *, whole: bool = True) -> Finished | None:

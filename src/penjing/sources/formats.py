@@ -126,7 +126,7 @@ def _plain(path: Path) -> Iterator[bytes]:
 
 def _gzipped(path: Path) -> Iterator[bytes]:
     opened, damage = _gzip()
-    with opened(path, "rb") as stream:
+    with path.open("rb") as packed, opened(packed, "rb") as stream:
         while True:
             try:
                 chunk = stream.read(_CHUNK_BYTES)
@@ -300,7 +300,7 @@ def parquet_batches(
 
 def _batches(path: Path, text_field: str | None) -> Iterator[pa.RecordBatch]:
     if path.stat().st_size:
-        with pq.ParquetFile(path) as table:
+        with path.open("rb") as stream, pq.ParquetFile(stream) as table:
             wanted = [name for name in table.schema_arrow.names if name == text_field]
             yield from table.iter_batches(batch_size=256, columns=wanted or None)
 

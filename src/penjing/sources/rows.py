@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
+from penjing.artifacts.remote import is_remote, matching, name_of, place
 from penjing.config.schema import SourceConfig
 from penjing.errors import DataError
 from penjing.sources.formats import read_file
@@ -36,20 +37,26 @@ def text_digest(text: str) -> str:
 
 
 def find_files(paths: Sequence[str], base: Path) -> list[Path]:
-    """The files that paths and globs name, relative to `base`, each once, sorted.
+    """The files that paths, globs (relative to `base`) and URLs name, each once, sorted.
 
     Raises:
         DataError: a path or glob names no file; near misses are shown.
     """
     found: set[Path] = set()
     for pattern in paths:
-        plain = base / pattern
+        plain = place(pattern, base, "sources")
+        if is_remote(plain):
+            at_url = matching(plain)
+            if not at_url:
+                raise DataError(f"{pattern}: no such file")
+            found.update(at_url)
+            continue
         names = [str(plain)] if plain.exists() else glob.glob(str(plain), recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
         files = {Path(name) for name in names if Path(name).is_file()}
         if not files:
             raise DataError(f"{plain}: no such file{_near_misses(plain)}")
         found |= files
-    return sorted(found)
+    return sorted(found, key=str)
 
 
 def _near_misses(path: Path) -> str:
@@ -81,7 +88,7 @@ def rows(config: SourceConfig, base: Path, quarantine: Quarantine) -> Iterator[R
 
 
 def _read(path: Path, config: SourceConfig, base: Path, quarantine: Quarantine) -> Iterator[Row]:
-    file = str(path.relative_to(base) if path.is_relative_to(base) else path)
+    file = name_of(path, base)
     text_field = config.text_field if config.kind == "documents" else None
     return read_file(path, file, text_field, quarantine)
 

@@ -49,7 +49,7 @@ class StageContext:
             ConfigError: `runtime.state` is a URL that cannot be used here.
         """
         state = self.config.runtime.state
-        run = place(state, self.base) / self.config.name if state else self.run_dir
+        run = place(state, self.base, "runtime.state") / self.config.name if state else self.run_dir
         return run / f"{stage}.work"
 
     def trained_stages(self) -> list[str]:

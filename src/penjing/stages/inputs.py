@@ -12,6 +12,7 @@ from typing import Any
 
 import xxhash
 
+from penjing.artifacts.remote import place
 from penjing.config.schema import SourceConfig
 from penjing.data.chunks import InputFile, input_file
 from penjing.data.texts import TextBatch, batched, document_batches
@@ -84,7 +85,7 @@ class SourcePart:
             yield from batched(open_documents(source, self.base, self.seed, quarantine))
             return
         for file in self.inputs:
-            path = self.base / file.name
+            path = place(file.name, self.base, "sources")
             yield from document_batches(path, file.name, source.text_field, quarantine)
 
     def conversations(self, quarantine: Quarantine, forms: Counter[str]) -> Iterator[Conversation]:

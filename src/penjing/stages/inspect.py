@@ -82,11 +82,11 @@ class _Tally:
             self.seen = {one: met for one, met in self.seen.items() if one % self.step == 0}
 
 
-def inspect(paths: Sequence[Path], text_field: str, show: Show) -> Iterator[Inspection]:
+def inspect(paths: Sequence[str], text_field: str, show: Show) -> Iterator[Inspection]:
     """Every file that paths, folders and globs name, in turn.
 
     Args:
-        paths: of files and folders, or globs.
+        paths: of files and folders, globs, or URLs.
         text_field: the key of a document's text.
         show: told now and then how far a long file is.
 
@@ -94,7 +94,7 @@ def inspect(paths: Sequence[Path], text_field: str, show: Show) -> Iterator[Insp
         DataError: a path names no file that can be read.
     """
     for path in paths:
-        pattern = str(path / "**" / "*") if path.is_dir() else str(path)
+        pattern = str(Path(path) / "**" / "*") if Path(path).is_dir() else path
         files = find_files([pattern], Path())
         readable = [file for file in files if file.name.endswith(tuple(READERS))]
         if not readable:
