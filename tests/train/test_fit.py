@@ -100,7 +100,9 @@ def test_a_stage_leaves_records_of_every_step_and_a_complete_checkpoint(
         4,
         5,
     ]
-    assert len(list(read_records(stage / "timings.jsonl", TimingRecord))) == STEPS
+    timings = list(read_records(stage / "timings.jsonl", TimingRecord))
+    assert len(timings) == STEPS
+    assert all(0 < timing.data_seconds < timing.seconds for timing in timings)
     assert result.checkpoint == verified(final_checkpoint(stage))
     assert {path.name for path in result.checkpoint.iterdir()} >= {
         "model.safetensors",

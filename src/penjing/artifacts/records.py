@@ -39,6 +39,7 @@ class TimingRecord:
     cpu_seconds: float
     tokens_per_second: float
     peak_memory_bytes: int
+    data_seconds: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,12 @@ class StageReport:
         return self._longer("cpu_seconds")
 
     @property
+    def data_share(self) -> float | None:
+        """The share of the steps' wall time spent waiting for batches; in rl, for rollouts."""
+        seconds = sum(timing.seconds for timing in self.timings)
+        return sum(timing.data_seconds for timing in self.timings) / seconds if seconds else None
+
+    @property
     def peak_memory_bytes(self) -> int | None:
         known = [timing.peak_memory_bytes for timing in self.timings]
         known += [self.manifest.peak_memory_bytes] if self.manifest else []

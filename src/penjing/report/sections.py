@@ -188,13 +188,14 @@ def _tokens(report: RunReport) -> Iterator[Block]:
         per_parameter = s.tokens / report.parameters if s.tokens and report.parameters else None
         counts = [s.result("planned_tokens"), s.tokens, s.result("targets")]
         used = percent(s.result("utilization"))
-        rows.append([s.name, *map(count, counts), used, decimal(per_parameter, 2)])
+        waited = percent(s.data_share)
+        rows.append([s.name, *map(count, counts), used, decimal(per_parameter, 2), waited])
         for share in s.result("mixture") or ():
             wanted = percent((share["requested_start"], share["requested_end"]))
             got, epochs = percent(share["realised"]), decimal(share["epochs"], 2)
             shares.append((s.name, share["source"], wanted, got, epochs))
     head = "stage,planned tokens,consumed tokens,targets,positions used,tokens per parameter"
-    yield from table(head, rows)
+    yield from table(f"{head},waiting for data", rows)
     yield from table("stage,source,requested,realised,epochs", shares, "Mixture")
     if text := _tool_share(report):
         yield Text(text)

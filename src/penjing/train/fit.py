@@ -212,18 +212,19 @@ def _train(
     job: FitJob[BatchT], state: TrainingState, journal: _Journal, stop: threading.Event
 ) -> TrainingState:
     since, microbatch_rows = _now(), job.microbatch_rows
+    batches = _TimedBatches(job.open_batches(state.step))
     for result in train_steps(
         job.model,
         job.optimizer,
         job.objective,
-        job.open_batches(state.step),
+        batches,
         job.runtime,
         steps=range(state.step + 1, job.steps + 1),
         microbatch_rows=job.microbatch_rows,
         schedule=job.schedule,
         max_grad_norm=job.max_grad_norm,
     ):
-        timing = _timing(result, since, job.runtime)
+        timing = _timing(result, since, batches.seconds, job.runtime)
         if result.microbatch_rows < microbatch_rows:
             microbatch_rows = result.microbatch_rows
             message = (
@@ -328,11 +329,26 @@ def _save(job: FitJob[BatchT], state: TrainingState, journal: _Journal) -> None:
     job.runtime.gather(None)  # a rank that left early would have torchrun kill the one that writes
 
 
-def _timing(result: StepResult, since: tuple[float, float], runtime: Runtime) -> TimingRecord:
+class _TimedBatches(Iterator[BatchT]):
+    """The batches; `seconds` is how long the last one was waited for."""
+
+    def __init__(self, batches: Iterator[BatchT]) -> None:
+        self._batches, self.seconds = batches, 0.0
+
+    def __next__(self) -> BatchT:
+        begun = time.perf_counter()
+        batch = next(self._batches)
+        self.seconds = time.perf_counter() - begun
+        return batch
+
+
+def _timing(
+    result: StepResult, since: tuple[float, float], data_seconds: float, runtime: Runtime
+) -> TimingRecord:
     now = _now()
     seconds = now[0] - since[0]
     speed, peak = result.tokens / seconds, runtime.peak_memory_bytes()
-    return TimingRecord(result.step, seconds, now[1] - since[1], speed, peak)
+    return TimingRecord(result.step, seconds, now[1] - since[1], speed, peak, data_seconds)
 
 
 def _now() -> tuple[float, float]:
