@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from penjing.artifacts.directories import verified
-from penjing.config.schema import MixtureShare
+from penjing.config.training import MixtureShare
 from penjing.data.batches import RowStream
 from penjing.data.mixture import MixturePlan
 from penjing.data.shards import open_shard

@@ -21,7 +21,8 @@ from penjing import errors
 from penjing.artifacts import records
 from penjing.cli.main import VERBS
 from penjing.config.names import key_of
-from penjing.config.schema import MixtureShare, RunConfig, SourceConfig
+from penjing.config.schema import RunConfig, SourceConfig
+from penjing.config.training import MixtureShare
 from penjing.data.chunks import ChunkRecord
 from penjing.data.shards import ShardInfo
 from penjing.sources.quarantine import BadRow

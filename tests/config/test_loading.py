@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penjing.config.loading import dump_run, identity, load_run, parse_run, section_of
-from penjing.config.schema import MixtureShare
+from penjing.config.training import MixtureShare
 from penjing.errors import ConfigError
 
 GOOD = """\

@@ -10,7 +10,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from penjing.config.schema import MixtureShare
+from penjing.config.training import MixtureShare
 from penjing.data.batches import (
     Batch,
     PreferenceBatch,

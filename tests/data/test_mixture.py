@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penjing.config.schema import MixtureShare
+from penjing.config.training import MixtureShare
 from penjing.data.mixture import MixturePlan
 from penjing.errors import DataError
 

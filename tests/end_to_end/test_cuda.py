@@ -10,7 +10,8 @@ from torch import Tensor
 from penjing.artifacts.lines import read_records
 from penjing.artifacts.records import StepRecord
 from penjing.config.loading import load_run
-from penjing.config.schema import ModelShape, OptimizerConfig
+from penjing.config.schema import ModelShape
+from penjing.config.training import OptimizerConfig
 from penjing.data.batches import Batch
 from penjing.generate.engine import Completion, Request, generate
 from penjing.generate.sampling import Sampling

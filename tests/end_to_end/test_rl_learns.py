@@ -6,7 +6,8 @@ from random import Random
 import pytest
 import torch
 
-from penjing.config.schema import ModelConfig, OptimizerConfig
+from penjing.config.schema import ModelConfig
+from penjing.config.training import OptimizerConfig
 from penjing.data.batches import Batch, RolloutBatch
 from penjing.generate.engine import Completion, Request, generate
 from penjing.generate.rollouts import RolloutPrompt, Score, sample_rollouts

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from penjing.artifacts.lines import LineLog
-from penjing.config.schema import RlConfig
+from penjing.config.training import RlConfig
 from penjing.data.batches import Batch, pad_rows
 from penjing.model.transformer import Transformer
 from penjing.model.weights import load_weights

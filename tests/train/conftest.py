@@ -5,7 +5,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from penjing.config.schema import ModelShape, OptimizerConfig
+from penjing.config.schema import ModelShape
+from penjing.config.training import OptimizerConfig
 from penjing.data.batches import Batch
 from penjing.model.initialization import initialize
 from penjing.model.transformer import Transformer

@@ -13,7 +13,7 @@ from penjing.artifacts.directories import verified
 from penjing.artifacts.lines import LineLog, read_records
 from penjing.artifacts.progress import Progress
 from penjing.artifacts.records import Event, SampleRecord, StepRecord, TimingRecord
-from penjing.config.schema import CadenceConfig, OptimizerConfig, ScheduleConfig
+from penjing.config.training import CadenceConfig, OptimizerConfig, ScheduleConfig
 from penjing.data.batches import Batch
 from penjing.errors import ArtifactError, StoppedEarly
 from penjing.model.transformer import Transformer

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from penjing.config.schema import OptimizerConfig
+from penjing.config.training import OptimizerConfig
 from penjing.data.batches import Batch
 from penjing.errors import ConfigError, DataError
 from penjing.model.transformer import Transformer

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import Parameter
 
-from penjing.config.schema import OptimizerConfig
+from penjing.config.training import OptimizerConfig
 from penjing.errors import ArtifactError
 from penjing.model.transformer import Transformer
 from penjing.runtime import make_generator

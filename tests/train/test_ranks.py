@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from penjing.config.schema import CadenceConfig, ModelShape, OptimizerConfig
+from penjing.config.schema import ModelShape
+from penjing.config.training import CadenceConfig, OptimizerConfig
 from penjing.data.batches import Batch
 from penjing.errors import PenjingError
 from penjing.model.initialization import initialize

@@ -1,7 +1,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penjing.config.schema import ScheduleConfig
+from penjing.config.training import ScheduleConfig
 from penjing.train.schedule import factor
 
 

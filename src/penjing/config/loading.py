@@ -18,14 +18,8 @@ import tomli_w
 
 from penjing.config.names import key_of, near_miss, right_name
 from penjing.config.positions import Key, line_numbers, split_key
-from penjing.config.schema import (
-    STAGE_NAMES,
-    MixtureShare,
-    ModelConfig,
-    RunConfig,
-    SourceConfig,
-    TrainingConfig,
-)
+from penjing.config.schema import STAGE_NAMES, ModelConfig, RunConfig, SourceConfig
+from penjing.config.training import MixtureShare, TrainingConfig
 from penjing.errors import ConfigError
 
 Section = TypeVar("Section")

@@ -8,7 +8,8 @@ import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, get_args, get_type_hints
 
-from penjing.config.schema import MixtureShare, RunConfig, SourceConfig
+from penjing.config.schema import RunConfig, SourceConfig
+from penjing.config.training import MixtureShare
 
 OTHER_NAMES = {
     "depth": "n_layer n_layers num_layers num_hidden_layers",

@@ -6,7 +6,10 @@ fields enter a stage's digest.
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
+
+from penjing.config.fields import Problems, setting
+from penjing.config.training import DpoConfig, RlConfig, TrainingConfig
 
 STAGE_NAMES = (
     "tokenizer",
@@ -19,29 +22,6 @@ STAGE_NAMES = (
     "evaluate",
     "report",
 )
-
-Problems = list[tuple[str, str]]
-"""Cross-field mistakes found by a section: (field name, what is wrong and what to do)."""
-
-
-def setting(
-    default: Any,
-    help: str,
-    *,
-    at_least: float | None = None,
-    above: float | None = None,
-    at_most: float | None = None,
-    conduct: bool = False,
-) -> Any:
-    """A field with its meaning and range; `conduct` keeps it out of the stage's digest."""
-    metadata = {
-        "help": help,
-        "at_least": at_least,
-        "above": above,
-        "at_most": at_most,
-        "conduct": conduct,
-    }
-    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -243,113 +223,6 @@ class ShardsConfig:
     workers: int | None = setting(
         None, "processes that encode; default: one a core", at_least=1, conduct=True
     )
-
-
-@dataclass(frozen=True)
-class MixtureShare:
-    """A source's share of rows: `start`, blended linearly to `end` over the stage.
-
-    In TOML: `stories = 0.9` or `stories = [0.9, 0.4]`. Shares are relative; they are normalized.
-    """
-
-    source: str
-    start: float
-    end: float
-
-
-@dataclass(frozen=True)
-class OptimizerConfig:
-    """`[STAGE.optimizer]`: Muon for matrices with AdamW for the rest, or AdamW alone."""
-
-    kind: Literal["muon", "adamw"] = setting("muon", "muon: matrices by Muon, the rest by AdamW")
-    matrix_learning_rate: float = setting(0.01, "peak rate of Muon (muon only)", at_least=0)
-    embedding_learning_rate: float = setting(
-        0.2, "peak rate of the embedding (muon only)", at_least=0
-    )
-    head_learning_rate: float = setting(0.005, "peak rate of the head (muon only)", at_least=0)
-    norm_learning_rate: float = setting(0.01, "peak rate of norm scales (muon only)", at_least=0)
-    learning_rate: float = setting(3e-4, "peak rate of every weight (adamw only)", at_least=0)
-    weight_decay: float = setting(0.0, "decoupled weight decay of matrices", at_least=0)
-    max_grad_norm: float = setting(1.0, "gradients are scaled down to this norm", above=0)
-
-
-@dataclass(frozen=True)
-class ScheduleConfig:
-    """`[STAGE.schedule]`: linear warm-up, constant, linear warm-down to zero."""
-
-    warmup_steps: int = setting(20, "steps from 0 to the peak rates", at_least=0)
-    warmdown_fraction: float = setting(
-        0.5, "share of the stage's steps that fall linearly to 0", at_least=0, at_most=1
-    )
-
-
-@dataclass(frozen=True)
-class CadenceConfig:
-    """`[STAGE.cadence]`: when a training stage looks up from its work. All of it is conduct."""
-
-    checkpoint_every_steps: int = setting(100, "a resumable checkpoint", at_least=1, conduct=True)
-    keep_checkpoints: int = setting(2, "newest checkpoints kept", at_least=1, conduct=True)
-    evaluate_every_steps: int = setting(50, "validation bits per byte", at_least=1, conduct=True)
-    sample_every_steps: int = setting(100, "samples on fixed prompts", at_least=1, conduct=True)
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """`[pretrain]`, `[midtrain]`, `[sft]`: next-token training on a mixture of sources."""
-
-    steps: int = setting(400, "optimizer updates", at_least=1)
-    tokens_per_step: int = setting(2048, "tokens of one update, over all ranks", at_least=16)
-    microbatch_rows: int = setting(8, "rows of one forward pass", at_least=1, conduct=True)
-    mixture: tuple[MixtureShare, ...] = setting((), "shares of rows: number, or [start, end]")
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-    cadence: CadenceConfig = field(default_factory=CadenceConfig)
-    validation_rows: int = setting(
-        32, "packed validation rows scored by a probe", at_least=1, conduct=True
-    )
-    sample_prompts: tuple[str, ...] = setting((), "fixed prompts of the samples", conduct=True)
-    sample_tokens: int = setting(64, "longest sample, in tokens", at_least=1, conduct=True)
-
-
-@dataclass(frozen=True)
-class DpoConfig:
-    """`[dpo]`: direct preference optimization (arXiv:2305.18290)."""
-
-    source: str = setting("preferences", "a source of kind preferences")
-    steps: int = setting(40, "optimizer updates", at_least=1)
-    pairs_per_step: int = setting(16, "preference pairs of one update", at_least=1)
-    microbatch_rows: int = setting(8, "pairs of one forward pass", at_least=1, conduct=True)
-    beta: float = setting(0.1, "strength of the pull towards the reference", above=0)
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-    cadence: CadenceConfig = field(default_factory=CadenceConfig)
-    sample_prompts: tuple[str, ...] = setting((), "fixed prompts of the samples", conduct=True)
-    sample_tokens: int = setting(64, "longest sample, in tokens", at_least=1, conduct=True)
-
-
-@dataclass(frozen=True)
-class RlConfig:
-    """`[rl]`: policy gradient with a group baseline (arXiv:2402.03300, arXiv:2503.20783)."""
-
-    task: str = setting("products", "the generated task that gives the reward")
-    steps: int = setting(50, "optimizer updates", at_least=1)
-    prompts_per_step: int = setting(16, "problems of one update", at_least=1)
-    num_generations: int = setting(8, "answers sampled for each problem", at_least=2)
-    max_completion_length: int = setting(96, "tokens of an answer with tool turns", at_least=1)
-    temperature: float = setting(1.0, "sampling temperature", above=0)
-    kl_beta: float = setting(0.0, "weight of the KL penalty towards the stage's start", at_least=0)
-    retention_rows: int = setting(
-        0, "SFT rows trained along in every step, so that other skills stay", at_least=0
-    )
-    retention: tuple[MixtureShare, ...] = setting((), "their shares by source; empty: sft.mixture")
-    retention_weight: float = setting(1.0, "weight of their loss", at_least=0)
-    microbatch_rows: int = setting(64, "rollouts of one forward pass", at_least=1, conduct=True)
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-    cadence: CadenceConfig = field(default_factory=CadenceConfig)
-    probe_problems: int = setting(64, "held-out problems of a probe", at_least=1, conduct=True)
-    sample_prompts: tuple[str, ...] = setting((), "fixed prompts of the samples", conduct=True)
-    sample_tokens: int = setting(64, "longest sample, in tokens", at_least=1, conduct=True)
 
 
 @dataclass(frozen=True)

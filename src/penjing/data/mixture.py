@@ -9,7 +9,7 @@ Source: Tijdeman, "The chairman assignment problem" (1980).
 import math
 from array import array
 
-from penjing.config.schema import MixtureShare
+from penjing.config.training import MixtureShare
 from penjing.errors import DataError
 
 _ROUNDING = 1e-9

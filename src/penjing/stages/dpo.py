@@ -15,7 +15,7 @@ import torch
 from penjing.artifacts import disk
 from penjing.artifacts.lines import write_atomic
 from penjing.artifacts.records import to_json
-from penjing.config.schema import DpoConfig
+from penjing.config.training import DpoConfig
 from penjing.data.batches import Batch, PreferenceBatch, pad_rows
 from penjing.data.order import permute
 from penjing.errors import ArtifactError, DataError

@@ -6,7 +6,7 @@ The three stages differ in where their weights come from and in their tables of 
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from penjing.config.schema import TrainingConfig
+from penjing.config.training import TrainingConfig
 from penjing.data.batches import Batch, RowStream, validation_batch
 from penjing.data.mixture import MixturePlan
 from penjing.data.shards import Shard, open_shard

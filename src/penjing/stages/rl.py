@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from penjing.artifacts.lines import LineLog
-from penjing.config.schema import RlConfig, TrainingConfig
+from penjing.config.training import RlConfig, TrainingConfig
 from penjing.data.batches import Batch, RolloutBatch
 from penjing.data.order import permute
 from penjing.errors import ConfigError

@@ -8,7 +8,7 @@ from typing import Any
 
 from penjing.artifacts.lines import LineLog
 from penjing.artifacts.records import SampleRecord
-from penjing.config.schema import DpoConfig, RlConfig, TrainingConfig
+from penjing.config.training import DpoConfig, RlConfig, TrainingConfig
 from penjing.generate.engine import Request, generate
 from penjing.generate.sampling import Sampling
 from penjing.generate.tools import calculator_turn

@@ -22,7 +22,7 @@ from penjing.artifacts.lines import LineLog
 from penjing.artifacts.progress import Progress
 from penjing.artifacts.records import SampleRecord, StepRecord, TimingRecord
 from penjing.artifacts.stage import append_event
-from penjing.config.schema import CadenceConfig
+from penjing.config.training import CadenceConfig
 from penjing.errors import ArtifactError, StoppedEarly
 from penjing.model.transformer import Transformer
 from penjing.process import cpu_seconds

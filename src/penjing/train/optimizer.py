@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from penjing.config.schema import OptimizerConfig
+from penjing.config.training import OptimizerConfig
 from penjing.errors import ArtifactError
 from penjing.model.transformer import Transformer
 

@@ -1,6 +1,6 @@
 """The one factor in [0, 1] by which all learning rates follow a stage's course. Pure."""
 
-from penjing.config.schema import ScheduleConfig
+from penjing.config.training import ScheduleConfig
 
 
 def factor(step: int, steps: int, config: ScheduleConfig) -> float:
