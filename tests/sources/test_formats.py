@@ -171,7 +171,11 @@ def test_bad_rows_of_a_csv_file_are_set_aside_with_the_line_on_which_they_begin(
 
 @pytest.mark.parametrize(
     ("data", "reason"),
-    [(b'text\n"open', r"file\.csv:2: damaged or cut short"), (b"a,a\n1,2\n", "each name once")],
+    [
+        (b'text\n"open', r"file\.csv:2: damaged or cut short"),
+        (b'"open', r"file\.csv:1: damaged or cut short"),
+        (b"a,a\n1,2\n", "each name once"),
+    ],
 )
 def test_a_csv_file_that_is_none_is_an_error(data: bytes, reason: str) -> None:
     with pytest.raises(DataError, match=reason):

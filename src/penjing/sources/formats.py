@@ -250,35 +250,39 @@ def json_object(line: bytes | None, *, first: bool) -> tuple[dict[str, Any], str
 
 def _csv(path: Path, file: str, _text_field: str | None, quarantine: Quarantine) -> Iterator[Row]:
     """Rows by the names of the first line; a row's line is that on which it begins."""
+    lines = _csv_lines(path, file)
+    _, names = next(lines, (1, []))
+    if len(set(names)) < len(names):
+        raise DataError(f"{file}:1: found columns {', '.join(names)}: each name once, please")
+    for line, values in lines:
+        if not values:
+            continue
+        quarantine.seen()
+        text = ",".join(values)
+        if len(values) != len(names):
+            reason = f"{len(values)} cells, and the first line names {len(names)}"
+            quarantine.add_raw(file, line, reason, text[:200].encode(errors="replace"))
+        elif not text.isascii() and any("\udc80" <= letter <= "\udcff" for letter in text):
+            quarantine.add_raw(file, line, "not UTF-8", text[:200].encode(errors="replace"))
+        else:
+            yield Row(dict(zip(names, values, strict=True)), file, line)
+
+
+def _csv_lines(path: Path, file: str) -> Iterator[tuple[int, list[str]]]:
+    """Cells with the number of the line on which they begin."""
     csv.field_size_limit(MAX_ROW_BYTES)
     # What is no UTF-8 becomes lone surrogates, so that it costs its row and not the file.
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
-        cells = csv.reader(stream, strict=True)
-        names = next(cells, [])
-        if len(set(names)) < len(names):
-            raise DataError(f"{file}:1: found columns {', '.join(names)}: each name once, please")
-        while True:
-            line = cells.line_num + 1
-            try:
-                values = next(cells, None)
-            except csv.Error as bad:
-                raise DataError(
-                    f"{file}:{line}: damaged or cut short: {bad}. Close its quotes, or take the "
-                    "file out of the source's paths"
-                ) from bad
-            if values is None:
-                return
-            if not values:
-                continue
-            quarantine.seen()
-            text = ",".join(values)
-            if len(values) != len(names):
-                reason = f"{len(values)} cells, and the first line names {len(names)}"
-                quarantine.add_raw(file, line, reason, text[:200].encode(errors="replace"))
-            elif not text.isascii() and any("\udc80" <= letter <= "\udcff" for letter in text):
-                quarantine.add_raw(file, line, "not UTF-8", text[:200].encode(errors="replace"))
-            else:
-                yield Row(dict(zip(names, values, strict=True)), file, line)
+        cells, line = csv.reader(stream, strict=True), 1
+        try:
+            for values in cells:
+                yield line, values
+                line = cells.line_num + 1
+        except csv.Error as bad:
+            raise DataError(
+                f"{file}:{line}: damaged or cut short: {bad}. Close its quotes, or take the file "
+                "out of the source's paths"
+            ) from bad
 
 
 def parquet_batches(
