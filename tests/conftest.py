@@ -17,18 +17,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 SMALL = Path(__file__).with_name("small.toml")
 
 
-@pytest.fixture(scope="session")
-def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The finished run of tests/small.toml, every stage; copy it before changing anything."""
-    import torch
-
+def grow(runs: Path, *overrides: str) -> Path:
+    """Every stage of tests/small.toml, into that folder of runs."""
     from penjing.config.loading import load_run
     from penjing.stages.pipeline import train
 
-    torch.set_num_threads(1)
-    runs = tmp_path_factory.mktemp("runs")
     return train(
-        load_run(SMALL),
+        load_run(SMALL, overrides),
         SMALL.parent,
         runs,
         only=None,
@@ -36,3 +31,12 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         extend=False,
         show=lambda _: None,
     )
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The finished run of tests/small.toml, every stage; copy it before changing anything."""
+    import torch
+
+    torch.set_num_threads(1)
+    return grow(tmp_path_factory.mktemp("runs"))

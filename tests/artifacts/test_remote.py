@@ -113,15 +113,15 @@ def test_a_range_is_read_without_the_rest_of_the_file(
 
 def test_a_fetched_copy_is_verified_and_goes_away(final: Path, tmp_path: Path) -> None:
     make(final)
-    with remote.fetched(final, directories.LISTING, "*.json") as folder:
+    with directories.fetched(final, "*.json") as folder:
         assert [path.name for path in folder.iterdir()] == ["small.json"]
     assert not folder.exists()
-    with remote.fetched(tmp_path, directories.LISTING, "*.json") as folder:
+    with directories.fetched(tmp_path, "*.json") as folder:
         assert folder == tmp_path
     (final / "small.json").write_text("[]")
     with (
         pytest.raises(ArtifactError, match="was altered"),
-        remote.fetched(final, directories.LISTING, "*.json"),
+        directories.fetched(final, "*.json"),
     ):
         pass
 

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from penjing.artifacts.lines import read_records
 from penjing.artifacts.records import StepRecord
-from penjing.config.loading import load_run
 from penjing.config.schema import ModelShape
 from penjing.config.training import OptimizerConfig
 from penjing.data.batches import Batch
@@ -20,15 +19,14 @@ from penjing.model.likelihood import token_logprobs
 from penjing.model.transformer import Transformer
 from penjing.runtime import DEVICES, Runtime, make_generator
 from penjing.stages.context import TRAINED_STAGES
-from penjing.stages.pipeline import train
 from penjing.train.loop import StepResult, train_steps
 from penjing.train.objectives import next_token
 from penjing.train.optimizer import build_optimizer
+from tests.conftest import grow
 
 pytestmark = pytest.mark.skipif(not DEVICES["cuda"].available(), reason="no CUDA device")
 
 SHAPE = ModelShape(61, 2, 32, 4, 2, 16, 48, 256, 10_000.0, 1e-6, tie_word_embeddings=False)
-SMALL = Path(__file__).parents[1] / "small.toml"
 
 
 def make_model(device: str, dtype: torch.dtype = torch.float32) -> Transformer:
@@ -115,32 +113,19 @@ def test_sampled_logprobs_are_those_of_a_full_forward_pass() -> None:
         assert full.cpu().tolist() == pytest.approx(completion.logprobs, abs=1e-4)
 
 
-def grow(runs: Path, **runtime: str) -> Path:
-    sets = [f"runtime.{key}={value}" for key, value in runtime.items()]
-    return train(
-        load_run(SMALL, sets),
-        SMALL.parent,
-        runs,
-        only=None,
-        redo=None,
-        extend=False,
-        show=lambda _: None,
-    )
-
-
 def losses(run: Path, stage: str) -> list[float]:
     records = read_records(run / stage / "metrics.jsonl", StepRecord)
     return [record.loss for record in records if record.loss is not None]
 
 
 def test_the_whole_way_runs_there_with_the_losses_of_a_cpu(small_run: Path, tmp_path: Path) -> None:
-    run = grow(tmp_path, device='"cuda"', dtype='"float32"')
+    run = grow(tmp_path, "runtime.device=cuda", "runtime.dtype=float32")
     for stage in ("pretrain", "midtrain", "sft"):
         assert losses(run, stage) == pytest.approx(losses(small_run, stage), abs=0.02)
 
 
 def test_the_whole_way_runs_there_as_the_probe_chooses(tmp_path: Path) -> None:
-    run = grow(tmp_path, device='"auto"', dtype='"auto"')
+    run = grow(tmp_path, "runtime.device=auto", "runtime.dtype=auto")
 
     assert '"device": "cuda"' in (run / "machine.json").read_text()
     for stage in TRAINED_STAGES:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from penjing.artifacts import remote
+from penjing.artifacts import directories, remote
 from penjing.artifacts.progress import Progress
 from penjing.artifacts.stage import read_manifest
 from penjing.cli.main import main
@@ -227,7 +227,7 @@ def test_a_url_that_names_no_file_is_told(base: Path, url: str) -> None:
 def test_a_damaged_run_file_at_a_url_is_named_and_only_its_chunk_counted_again(
     base: Path, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote, "SMALL_BYTES", 0)  # as if the run files were large
+    monkeypatch.setattr(directories, "SMALL_BYTES", 0)  # as if the run files were large
     run = config(f"runtime.state={url}")
 
     def part(name: str) -> None:

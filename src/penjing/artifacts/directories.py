@@ -18,6 +18,9 @@ from penjing.errors import ArtifactError
 
 LISTING = "files.json"
 
+SMALL_BYTES = 1 << 20
+"""Larger files at a URL carry hashes of their own parts, which their readers check."""
+
 
 def partial_path(final: Path) -> Path:
     """The hidden sibling under which `final` is prepared; `sweep_partials` finds it."""
@@ -86,21 +89,44 @@ def verified(directory: Path, *, whole: bool = True) -> Path:
     Raises:
         ArtifactError: names the first file that is missing or altered.
     """
+    by_size = SMALL_BYTES if remote.is_remote(directory) and not whole else None
     for name, wanted in _read_listing(directory).items():
-        path = directory / name
-        if remote.is_remote(path):
-            remote.check(path, wanted, whole=whole)
-            continue
-        try:
-            found = _fingerprint(path)
-        except OSError as error:
-            raise ArtifactError(f"{path} cannot be read ({error.strerror})") from error
-        if found != wanted:
-            raise ArtifactError(
-                f"{path} was altered: found {found['bytes']} bytes, sha256 {found['sha256'][:12]}; "
-                f"{LISTING} says {wanted}"
-            )
+        _check(directory / name, wanted, by_size)
     return directory
+
+
+def _check(path: Path, wanted: dict[str, Any], by_size: int | None = None) -> None:
+    """Raises ArtifactError unless the file is as listed; if over `by_size`, by its size alone."""
+    try:
+        size = path.stat().st_size
+        large = by_size is not None and size > by_size
+        found = wanted | {"bytes": size} if large else _fingerprint(path)
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read ({error.strerror or error})") from error
+    if found != wanted:
+        raise ArtifactError(
+            f"{path} was altered: found {found['bytes']} bytes, sha256 {found['sha256'][:12]}; "
+            f"{LISTING} says {wanted}"
+        )
+
+
+@contextmanager
+def fetched(directory: Path, pattern: str) -> Iterator[Path]:
+    """The directory; of one at a URL for a while a local copy of the files that match, verified.
+
+    Raises:
+        ArtifactError: a file is missing or another than the listing says.
+    """
+    if not remote.is_remote(directory):
+        yield directory
+        return
+    listed = _read_listing(directory).items()
+    wanted = {name: facts for name, facts in listed if Path(name).match(pattern)}
+    with tempfile.TemporaryDirectory(prefix="penjing-") as folder:
+        remote.download(directory, wanted, Path(folder))
+        for name, facts in wanted.items():
+            _check(Path(folder) / name, facts)
+        yield Path(folder)
 
 
 def _read_listing(directory: Path) -> dict[str, Any]:

@@ -5,17 +5,11 @@ on disk are `artifacts.directories`' duty, which sends what lies at a URL here.
 """
 
 import hashlib
-import json
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
 
-from penjing.errors import ArtifactError, ConfigError
-
-SMALL_BYTES = 1 << 20
-"""Larger files carry hashes of their own parts, which their readers check."""
+from penjing.errors import ConfigError
 
 
 def place(text: str, base: Path, setting: str) -> Path:
@@ -103,39 +97,8 @@ def read_range(path: Path, start: int, stop: int) -> bytes:
         return file.read(stop - start)
 
 
-def check(path: Path, wanted: dict[str, Any], *, whole: bool) -> None:
-    """That a listed file has its size and, if it is small or `whole`, its sha256.
-
-    Raises:
-        ArtifactError: it is missing or another.
-    """
-    system, name = _file_system(path)
-    try:
-        size = system.size(name)
-        digest = wanted["sha256"]
-        if whole or size <= SMALL_BYTES:
-            with system.open(name, "rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise ArtifactError(f"{path} cannot be read ({error})") from error
-    if (size, digest) != (wanted["bytes"], wanted["sha256"]):
-        raise ArtifactError(f"{path} was altered: found {size} bytes, sha256 {digest[:12]}")
-
-
-@contextmanager
-def fetched(directory: Path, listing: str, pattern: str) -> Iterator[Path]:
-    """The directory, or for a while a local copy of its files that match, each verified.
-
-    Raises:
-        ArtifactError: a file is missing or another than the listing says.
-    """
-    if not is_remote(directory):
-        yield directory
-        return
+def download(directory: Path, names: Iterable[str], folder: Path) -> None:
+    """These files of a directory at a URL, into a folder on disk."""
     system, root = _file_system(directory)
-    with tempfile.TemporaryDirectory(prefix="penjing-") as folder:
-        for name, wanted in json.loads(system.cat_file(f"{root}/{listing}")).items():
-            if Path(name).match(pattern):
-                check(directory / name, wanted, whole=True)
-                system.get_file(f"{root}/{name}", str(Path(folder) / name))
-        yield Path(folder)
+    for name in names:
+        system.get_file(f"{root}/{name}", str(folder / name))

@@ -103,7 +103,7 @@ def _plain(section: Any) -> dict[str, Any]:
             value = {source.name: _plain(source) for source in value}
             for source in value.values():
                 del source["name"]
-        elif field.name in ("mixture", "retention"):
+        elif field.type == tuple[MixtureShare, ...]:
             value = {s.source: s.start if s.start == s.end else [s.start, s.end] for s in value}
         elif dataclasses.is_dataclass(value):
             value = _plain(value)

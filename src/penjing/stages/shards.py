@@ -11,9 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from penjing.artifacts.directories import LISTING, discard, exists, require_free_bytes, staged
+from penjing.artifacts.directories import (
+    discard,
+    exists,
+    fetched,
+    require_free_bytes,
+    staged,
+)
 from penjing.artifacts.progress import Progress
-from penjing.artifacts.remote import fetched
 from penjing.config.schema import SourceConfig
 from penjing.data.chunks import Finished, Job
 from penjing.data.corpus import JobProgress, run_job
@@ -128,6 +133,6 @@ def _join_split(
         vocab_size=tokenizer.vocab_size,
     ) as writer:
         for part in parts:
-            with fetched(part, LISTING, f"{split}.*") as folder:
+            with fetched(part, f"{split}.*") as folder:
                 writer.append(open_shard(folder, split, tokenizer.digest))
         return writer.close()
