@@ -48,7 +48,7 @@ def main() -> int:
     options = parser.parse_args()
     paths = ", ".join(f'"{path.absolute()}"' for path in options.files)
     config = parse_run(
-        f"[sources.texts]\npaths = [{paths}]\n[pretrain]\nmixture = {{ texts = 1.0 }}\n"
+        f"[sources.texts]\npaths = [{paths}]\n[pretrain]\nsteps = 9\nmixture = {{ texts = 1.0 }}\n"
         f"[tokenizer]\nvocab_size = {options.vocab_size}\nworkers = {options.workers}\n"
         f"chunk_files = 1\n[shards]\nworkers = {options.workers}\nchunk_files = 1\n",
         "scale.toml",

@@ -17,7 +17,7 @@ import torch
 from penjing.artifacts.directories import verified
 from penjing.config.training import MixtureShare
 from penjing.data.batches import RowStream
-from penjing.data.mixture import MixturePlan
+from penjing.data.mixture import Segment
 from penjing.data.shards import open_shard
 from penjing.text.tokenizer import load_tokenizer
 
@@ -56,7 +56,7 @@ def measure(run: Path, context: int, seconds: float) -> tuple[float, float]:
     shares = tuple(MixtureShare(shard.name, 1.0, 1.0) for shard in shards)
     stream = RowStream(
         shards=shards,
-        plan=MixturePlan(shares, 1 << 30),
+        segments=(Segment(0, shares, 1 << 30),),
         rows_per_step=rows,
         row_tokens=context,
         end_of_text=tokenizer.end_of_text,

@@ -65,7 +65,7 @@ def test_the_digest_does_not_depend_on_the_order_of_keys() -> None:
 def test_changed_fields_are_named() -> None:
     tuples = {"steps": 400, "mixture": [("stories", 1.0, 1.0)]}
     assert changed_fields(MANIFEST, tuples, {"tokenizer": "aa"}) == []
-    new = {"steps": 800, "new": None} | {"mixture": IDENTITY["mixture"]}
+    new = {"steps": 800, "new": 3, "absent": None} | {"mixture": IDENTITY["mixture"]}
     assert changed_fields(MANIFEST, new, {"tokenizer": "bb"}) == [
         "new",
         "steps",

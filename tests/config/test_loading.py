@@ -26,12 +26,14 @@ kind = "preferences"
 synthetic = "taste"
 rows = 50
 [pretrain]
+steps = 9
 tokens_per_step = 128
 mixture = { stories = 1 }
 [pretrain.optimizer]
 kind = "adamw"
 learning_rate = 1
 [sft]
+steps = 400
 tokens_per_step = 128
 [sft.mixture]
 stories = [0.9, 0.4]
@@ -89,16 +91,28 @@ def test_a_good_file_becomes_a_run_named_after_its_stem() -> None:
         ("rows = 100", 'name = "x"', "sources.stories.name: found a name; wanted none"),
         ('paths = ["chats/*.jsonl"]', 'paths = "x"', 'found "x"; wanted a list of texts, ["..."]'),
         ('paths = ["chats/*.jsonl"]', "", "give either paths or synthetic"),
-        ("{ stories = 1 }", "{ storeis = 1 }", "run.toml:17: pretrain.mixture.storeis: found no"),
+        ("{ stories = 1 }", "{ storeis = 1 }", "run.toml:18: pretrain.mixture.storeis: found no"),
         ("{ stories = 1 }", "{ stories = -1 }", "found -1; wanted a share of at least 0"),
         ("{ stories = 1 }", "{ stories = [1, 2, 3] }", "found [1, 2, 3]; wanted a share"),
         ("{ stories = 1 }", "{ stories = true }", "found true; wanted a share"),
         ("{ stories = 1 }", "{ stories = 0 }", "found no share above 0 at the start"),
         ("{ stories = 1 }", "{ stories = [1, 0] }", "found no share above 0 at the end"),
+        ("{ stories = 1 }", "{ stories = { epochs = 2, max_epochs = 3 } }", "NOTHING"),
+        ("{ stories = 1 }", "{ stories = { points = [[0, 1], [9, 2]] } }", "NOTHING"),
+        ("{ stories = 1 }", "{ stories = { points = [[9, 1], [9, 2]] } }", "tokens rising"),
+        ("{ stories = 1 }", "{ stories = { points = [[0, -1]] } }", "shares at least 0"),
+        ("{ stories = 1 }", "{ stories = { epochs = 2, share = 1 } }", "give exactly one of"),
+        ("{ stories = 1 }", "{ stories = { epochs = 0 } }", "epochs is a number above 0"),
+        ("{ stories = 1 }", "{ stories = { share = 1, blend = 'cos' } }", 'blend is "linear" or'),
+        ("{ stories = 1 }", "{ stories = { share = 1, max_epochs = 0 } }", "at least 1"),
+        ("{ stories = 1 }", "{ stories = { shares = 1 } }", "unknown key shares; known: share"),
+        ("steps = 9", "tokens = 9000", "NOTHING"),
+        ("steps = 9", "", "no length: give exactly one of steps, tokens, flops,"),
+        ("steps = 9", "steps = 9\nepochs = 1.5", "steps and epochs: give exactly one of"),
         ("{ stories = 1 }", "{ taste = 1 }", "found a source of kind preferences; wanted doc"),
         ("{ stories = 1 }", "{}", "pretrain.mixture: found no mixture; wanted at least one"),
         ("{ stories = 1 }", "1", "found 1; wanted a table, [pretrain.mixture]"),
-        ("[pretrain]\ntokens_per_step = 128", "[pretrain]\ntokens_per_step = 100", "64 and 128"),
+        ("steps = 9\ntokens_per_step = 128", "steps = 9\ntokens_per_step = 100", "64 and 128"),
         ('source = "taste"', 'source = "test"', 'found no source "test"; wanted a source of'),
         ('source = "taste"', 'source = "chats"', "found a source of kind conversations; wanted"),
         ("[dpo]", "[rl]\nretention_rows = 3\n[dpo]", "NOTHING"),
@@ -111,7 +125,8 @@ def test_a_mistake_is_named_with_its_place(line: str, replacement: str, expected
     text = GOOD.replace(line, replacement, 1)
     assert text != GOOD
     if expected == "NOTHING":
-        assert parse_run(text, "run.toml").rl is not None
+        run = parse_run(text, "run.toml")
+        assert parse_run(dump_run(run), "config.toml") == run
         return
     found = mistakes(text)
     assert any(expected in message for message in found), found
@@ -124,7 +139,7 @@ def test_all_mistakes_come_at_once_in_the_order_of_the_file() -> None:
     assert [message.split(": ")[0] for message in found] == [
         "run.toml:3",
         "run.toml:14",
-        "run.toml:28",
+        "run.toml:30",
     ]
     assert found[2].endswith("did you mean pretrain?")
 
@@ -140,7 +155,7 @@ def test_later_stages_need_pretraining() -> None:
 def test_retention_needs_sft_and_a_run_needs_sources() -> None:
     found = mistakes(GOOD[: GOOD.index("[sft]")] + "[rl]\nretention_rows = 3\n")
     assert found == [
-        "run.toml:22: rl.retention_rows: found 3; wanted 0; there is no [sft] and no [rl.retention]"
+        "run.toml:23: rl.retention_rows: found 3; wanted 0; there is no [sft] and no [rl.retention]"
     ]
     assert mistakes("") == ["run.toml:1: sources: found none; wanted at least one [sources.NAME]"]
 

@@ -19,7 +19,7 @@ from penjing.data.batches import (
     pad_rows,
     validation_batch,
 )
-from penjing.data.mixture import MixturePlan
+from penjing.data.mixture import Segment
 from penjing.data.shards import Shard
 from penjing.errors import DataError
 
@@ -31,10 +31,10 @@ CHATS = [[1, 50 + n, 2, 100 + n, 3] for n in range(6)]
 
 def stream(make_shard: MakeShard, rank: int = 0, world_size: int = 1) -> RowStream:
     shards = [make_shard(STORIES), make_shard(CHATS, trained=True)]
-    plan = MixturePlan((MixtureShare("stories", 3, 1), MixtureShare("chats", 1, 3)), 60)
+    shares = (MixtureShare("stories", 3, 1), MixtureShare("chats", 1, 3))
     return RowStream(
         shards=shards,
-        plan=plan,
+        segments=(Segment(0, shares, 60),),
         rows_per_step=12,
         row_tokens=8,
         end_of_text=END,
@@ -55,10 +55,10 @@ def joined(parts: list[Batch]) -> Batch:
 
 
 def test_every_target_of_the_documents_comes_once_an_epoch(make_shard: MakeShard) -> None:
-    plan = MixturePlan((MixtureShare("stories", 1, 1),), 100)
+    segments = (Segment(0, (MixtureShare("stories", 1, 1),), 100),)
     rows = RowStream(
         shards=[make_shard(STORIES)],
-        plan=plan,
+        segments=segments,
         rows_per_step=1,
         row_tokens=8,
         end_of_text=END,
@@ -78,7 +78,7 @@ def test_every_target_of_the_documents_comes_once_an_epoch(make_shard: MakeShard
 def test_conversations_are_trained_where_their_mask_says(make_shard: MakeShard) -> None:
     batch = validation_batch(
         [make_shard(CHATS, trained=True)], row_tokens=12, rows=9, end_of_text=END
-    )
+    ).batch
 
     assert batch.document_ids[0].tolist() == [0] * 5 + [1] * 5 + [-1] * 2
     assert torch.equal(batch.loss_weights == 1, batch.targets >= 100)
@@ -149,11 +149,11 @@ def test_rows_that_ranks_cannot_share_are_refused(make_shard: MakeShard) -> None
 
 
 def test_a_source_without_documents_is_named(make_shard: MakeShard) -> None:
-    plan = MixturePlan((MixtureShare("tales", 1, 1),), 10)
+    segments = (Segment(0, (MixtureShare("tales", 1, 1),), 10),)
     with pytest.raises(DataError, match=r"sources\.tales has no training rows"):
         RowStream(
             shards=[make_shard([])],
-            plan=plan,
+            segments=segments,
             rows_per_step=1,
             row_tokens=8,
             end_of_text=END,
@@ -163,12 +163,14 @@ def test_a_source_without_documents_is_named(make_shard: MakeShard) -> None:
 
 def test_validation_is_fixed_and_takes_sources_in_turn(make_shard: MakeShard) -> None:
     shards = [make_shard(STORIES), make_shard(CHATS, trained=True), make_shard([])]
-    batch = validation_batch(shards, row_tokens=8, rows=5, end_of_text=END)
+    found = validation_batch(shards, row_tokens=8, rows=5, end_of_text=END)
+    batch = found.batch
 
-    assert same(batch, validation_batch(shards, row_tokens=8, rows=5, end_of_text=END))
+    assert same(batch, validation_batch(shards, row_tokens=8, rows=5, end_of_text=END).batch)
+    assert sum(part.rows for _, part in found.by_shard()) == batch.rows
     assert [row in (1, END) for row in batch.tokens[:, 0].tolist()].count(True) >= 2
     assert (batch.tokens[1::2, 0] == 1).all()
-    assert validation_batch(shards, row_tokens=8, rows=99, end_of_text=END).rows == 7 + 6
+    assert validation_batch(shards, row_tokens=8, rows=99, end_of_text=END).batch.rows == 7 + 6
     with pytest.raises(DataError, match=r"no validation rows in s\.train"):
         validation_batch(shards[2:], row_tokens=8, rows=5, end_of_text=END)
 

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penjing.config.training import MixtureShare
-from penjing.data.mixture import MixturePlan
+from penjing.data.mixture import MixturePlan, Segment
 from penjing.errors import DataError
 
 weights = st.one_of(st.just(0.0), st.floats(0.001, 10))
@@ -13,7 +13,7 @@ weights = st.one_of(st.just(0.0), st.floats(0.001, 10))
 
 def plan_of(ends: list[tuple[float, float]], rows: int) -> MixturePlan:
     named = [MixtureShare(f"s{n}", start, end) for n, (start, end) in enumerate(ends)]
-    return MixturePlan(tuple(named), rows)
+    return MixturePlan((Segment(0, tuple(named), rows),))
 
 
 @settings(max_examples=60, deadline=None)

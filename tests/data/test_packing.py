@@ -42,17 +42,18 @@ def best_fit_slowly(lengths: list[int], row_tokens: int) -> list[int]:
 @settings(max_examples=80, deadline=None)
 @given(sizes, st.integers(1, 16))
 def test_splitting_loses_nothing_and_repeats_nothing(lengths: list[int], row_tokens: int) -> None:
-    rows = plan_rows(array(lengths), row_tokens, split=True)
+    rows = plan_rows(array(lengths), row_tokens, cut="anywhere")
 
     every = {(number, place) for number, size in enumerate(lengths) for place in range(size)}
     assert positions(rows) == Counter(every)
     assert all(0 < sum(piece.length for piece in row) <= row_tokens for row in rows)
+    assert len(rows) * row_tokens - sum(lengths) < max(row_tokens, len(rows) * row_tokens / 256)
 
 
 @settings(max_examples=80, deadline=None)
 @given(sizes, st.integers(1, 16))
 def test_without_splitting_only_the_overhang_is_lost(lengths: list[int], row_tokens: int) -> None:
-    rows = plan_rows(array(lengths), row_tokens, split=False)
+    rows = plan_rows(array(lengths), row_tokens, cut="never")
 
     kept = {
         (number, place)
@@ -67,7 +68,7 @@ def test_without_splitting_only_the_overhang_is_lost(lengths: list[int], row_tok
 @settings(max_examples=60, deadline=None)
 @given(sizes, st.integers(1, 16))
 def test_the_fit_is_that_of_the_slow_search(lengths: list[int], row_tokens: int) -> None:
-    rows = plan_rows(array(lengths), row_tokens, split=False)
+    rows = plan_rows(array(lengths), row_tokens, cut="never")
 
     fills = [sum(piece.length for piece in row) for row in rows]
     wanted = best_fit_slowly([min(size, row_tokens) for size in lengths], row_tokens)
@@ -76,7 +77,7 @@ def test_the_fit_is_that_of_the_slow_search(lengths: list[int], row_tokens: int)
 
 
 def test_a_rest_of_one_position_is_kept() -> None:
-    assert plan_rows(array([9, 3]), 4, split=True) == [
+    assert plan_rows(array([9, 3]), 4, cut="overlong") == [
         (Piece(0, 0, 4),),
         (Piece(0, 4, 4),),
         (Piece(1, 0, 3), Piece(0, 8, 1)),
@@ -87,7 +88,7 @@ def test_short_documents_of_all_lengths_meet_in_one_row() -> None:
     """Sorted by length, 95 % of the variance of lengths lay between rows, and so did kinds."""
     lengths = np.random.default_rng(0).choice([25, 26, 60, 61], 4000, p=[0.4, 0.35, 0.15, 0.1])
 
-    rows = plan_rows(lengths, 288, split=False)
+    rows = plan_rows(lengths, 288, cut="never")
 
     of_rows = [np.mean([piece.length for piece in row]) for row in rows for _ in row]
     assert np.var(of_rows) < 0.3 * np.var(lengths)
@@ -97,8 +98,18 @@ def test_short_documents_of_all_lengths_meet_in_one_row() -> None:
 def test_natural_lengths_fill_the_rows() -> None:
     lengths = np.random.default_rng(0).lognormal(5, 1, 4096).astype(np.int64) + 1
 
-    assert utilization(plan_rows(lengths, 512, split=True), 512) > 0.98
+    assert utilization(plan_rows(lengths, 512, cut="anywhere"), 512) > 0.995
     assert utilization([], 512) == 0
+
+
+def test_books_that_leave_gaps_alone_fill_them_with_few_cuts() -> None:
+    lengths = np.random.default_rng(0).normal(1450, 30, 4096).astype(np.int64)
+
+    rows = plan_rows(lengths, 2048, cut="anywhere")
+
+    assert utilization(rows, 2048) > 0.995
+    pieces = Counter(piece.document for row in rows for piece in row)
+    assert sum(number == 1 for number in pieces.values()) > 0.7 * len(lengths)
 
 
 @settings(max_examples=30, deadline=None)

@@ -24,6 +24,7 @@ max_bad_row_fraction = {allowed}
 [sources.mine]
 paths = ["data/*"]
 [pretrain]
+steps = 9
 tokens_per_step = 64
 mixture = {{ mine = 1 }}
 """

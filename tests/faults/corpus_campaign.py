@@ -43,6 +43,7 @@ memory_bytes = 1_048_576
 chunk_files = 1
 
 [pretrain]
+steps = 9
 mixture = { texts = 1.0 }
 """
 PHASES = ("count", "reduce", "encode")

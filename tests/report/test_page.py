@@ -69,7 +69,7 @@ def test_the_report_says_what_must_be_said(write_run: Write, render: Callable[..
         "float32 151, bfloat16 96 GFLOP/s",
         "beyond 4 epochs",
         "3 rows quarantined",
-        "7 conversations cut to fit",
+        "7 conversations of chats are longer than a row; their oldest turns are left out",
         "dpo left out 2 pairs longer than the context",
         "90.0\u202f% → 40.0\u202f%",
         "uncommitted changes",

@@ -70,8 +70,8 @@ def changed_fields(
 
 
 def _differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    absent = object()
-    return [key for key in sorted({*old, *new}) if old.get(key, absent) != new.get(key, absent)]
+    # Absent is None: a setting that came later leaves what was made without it as it is.
+    return [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
 
 
 def utc_now() -> str:

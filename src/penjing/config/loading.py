@@ -16,6 +16,8 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import tomli_w
 
+from penjing.config.mixtures import WANTED as WANTED_SHARE
+from penjing.config.mixtures import read_share, share_identity, share_value
 from penjing.config.names import key_of, near_miss, right_name
 from penjing.config.positions import Key, line_numbers, split_key
 from penjing.config.schema import STAGE_NAMES, ModelConfig, RunConfig, SourceConfig
@@ -85,8 +87,7 @@ def identity(section: Any) -> dict[str, Any]:
         elif isinstance(value, tuple):
             # Order stays: it breaks ties between equally due sources.
             found[name] = [
-                list(dataclasses.astuple(item)) if isinstance(item, MixtureShare) else item
-                for item in value
+                share_identity(item) if isinstance(item, MixtureShare) else item for item in value
             ]
         else:
             found[name] = value
@@ -104,7 +105,7 @@ def _plain(section: Any) -> dict[str, Any]:
             for source in value.values():
                 del source["name"]
         elif field.type == tuple[MixtureShare, ...]:
-            value = {s.source: s.start if s.start == s.end else [s.start, s.end] for s in value}
+            value = {share.source: share_value(share) for share in value}
         elif dataclasses.is_dataclass(value):
             value = _plain(value)
         table[key_of(field.name)] = list(value) if isinstance(value, tuple) else value
@@ -193,7 +194,9 @@ class _Reader:
         if section is RunConfig and not isinstance(values.get("name"), str):
             values["name"] = "unnamed"
         made = section(**values)
-        if isinstance(made, ModelConfig | SourceConfig) and not self._is_wrong(*path):
+        if isinstance(made, ModelConfig | SourceConfig | TrainingConfig) and not self._is_wrong(
+            *path
+        ):
             for key, problem in made.problems():
                 shown = "nothing" if key not in table else _show(table[key])
                 self.mistake((*path, key), shown, "", problem)
@@ -251,11 +254,10 @@ class _Reader:
         return self._section(SourceConfig, {**table, "name": name}, path)
 
     def _share(self, name: str, value: Any, path: Key) -> MixtureShare | None:
-        ends = value if isinstance(value, list) and len(value) == 2 else [value, value]
-        if all(_in_range(float, end, {"at_least": 0}) for end in ends):
-            return MixtureShare(name, float(ends[0]), float(ends[1]))
-        self.mistake(path, _show(value), "a share of at least 0, or [start, end]")
-        return None
+        share, problem = read_share(name, value)
+        if problem:
+            self.mistake(path, _show(value), WANTED_SHARE, problem)
+        return share
 
     def _is_wrong(self, *path: str) -> bool:
         return path in self._wrong
@@ -271,7 +273,8 @@ class _Reader:
             ):
                 self.mistake(here, "a source of kind preferences", "documents or conversations")
         for end in ("start", "end"):
-            if not self._is_wrong(*path) and not any(getattr(share, end) > 0 for share in mixture):
+            given = any(share.epochs or getattr(share, end) > 0 for share in mixture)
+            if not self._is_wrong(*path) and not given:
                 found = f"no share above 0 at the {end}" if mixture else "no mixture"
                 hint = f"[{'.'.join(path)}] SOURCE = 1.0"
                 self.mistake(path, found, "at least one source", hint)

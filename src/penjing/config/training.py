@@ -6,19 +6,31 @@ What a whole run is, is `config.schema`'s duty.
 from dataclasses import dataclass, field
 from typing import Literal
 
-from penjing.config.fields import setting
+from penjing.config.fields import Problems, setting
+
+HORIZONS = ("steps", "tokens", "flops", "tokens_per_parameter", "epochs", "seconds")
+"""The forms in which the length of a stage may be given: exactly one of them."""
+
+_HORIZONS = ", ".join(HORIZONS)
 
 
 @dataclass(frozen=True)
 class MixtureShare:
-    """A source's share of rows: `start`, blended linearly to `end` over the stage.
+    """A source's share of rows: `start`, blended to `end` over the stage; or `points`, (tokens of
+    the stage, share), blended from one to the next; or what `epochs` over the stage take.
 
-    In TOML: `stories = 0.9` or `stories = [0.9, 0.4]`. Shares are relative; they are normalized.
+    In TOML: `stories = 0.9`, `stories = [0.9, 0.4]`, or a table with `share` (either of these),
+    `points` or `epochs`, and with `blend` and `max_epochs`. Shares are relative: what `epochs`
+    leave is divided in proportion. After `max_epochs` the others take a source's rows.
     """
 
     source: str
     start: float
     end: float
+    points: tuple[tuple[int, float], ...] = ()
+    blend: Literal["linear", "cosine"] = "linear"
+    epochs: float | None = None
+    max_epochs: int | None = None
 
 
 @dataclass(frozen=True)
@@ -61,10 +73,29 @@ class CadenceConfig:
 class TrainingConfig:
     """`[pretrain]`, `[midtrain]`, `[sft]`: next-token training on a mixture of sources."""
 
-    steps: int = setting(400, "optimizer updates", at_least=1)
+    steps: int | None = setting(None, "the stage's length: optimizer updates", at_least=1)
+    tokens: int | None = setting(None, "the stage's length: positions, over all ranks", at_least=1)
+    flops: float | None = setting(
+        None, "the stage's length: operations, 6 a weight and token, attention besides", above=0
+    )
+    tokens_per_parameter: float | None = setting(
+        None, "the stage's length: tokens for each parameter of the model", above=0
+    )
+    epochs: float | None = setting(
+        None, "the stage's length: as many rows as its sources have, so many times", above=0
+    )
+    seconds: float | None = setting(
+        None, "the stage's length: training time, by the speed measured at its start", above=0
+    )
     tokens_per_step: int = setting(2048, "tokens of one update, over all ranks", at_least=16)
     microbatch_rows: int = setting(8, "rows of one forward pass", at_least=1, conduct=True)
-    mixture: tuple[MixtureShare, ...] = setting((), "shares of rows: number, or [start, end]")
+    mixture: tuple[MixtureShare, ...] = setting(
+        (), "shares of rows by source: a number, [start, end], or a table (docs/artifacts.md)"
+    )
+    overlong: Literal["drop_oldest", "split", "drop"] = setting(
+        "drop_oldest",
+        "conversations longer than a row: drop their oldest turns, split them, or drop them",
+    )
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     cadence: CadenceConfig = field(default_factory=CadenceConfig)
@@ -73,6 +104,13 @@ class TrainingConfig:
     )
     sample_prompts: tuple[str, ...] = setting((), "fixed prompts of the samples", conduct=True)
     sample_tokens: int = setting(64, "longest sample, in tokens", at_least=1, conduct=True)
+
+    def problems(self) -> Problems:
+        given = [form for form in HORIZONS if getattr(self, form) is not None]
+        if len(given) == 1:
+            return []
+        found = " and ".join(given) or "no length"
+        return [(given[-1] if given else "steps", f"{found}: give exactly one of {_HORIZONS}")]
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,10 @@ Which row comes when is `packing`'s and `mixture`'s; a stream's position is one 
 Shapes: B rows, T positions.
 """
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from typing import Any, TypeVar
 
 import numpy as np
@@ -14,9 +16,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from penjing.data.mixture import MixturePlan
+from penjing.data.mixture import MixturePlan, Segment, sources_of
 from penjing.data.order import permutation
-from penjing.data.packing import BLOCK_DOCUMENTS, Row, RowPlan, SourceRows
+from penjing.data.overlong import TurnMarks, recent_turns
+from penjing.data.packing import BLOCK_DOCUMENTS, Cut, Overlong, Row, RowPlan, SourceRows
 from penjing.data.shards import Shard
 from penjing.errors import DataError
 from penjing.seeds import seed_for
@@ -129,19 +132,23 @@ def _between(batch: AnyBatch, start: int, stop: int) -> AnyBatch:
 class RowStream:
     """The global sequence of rows of a stage, and the batches of one rank cut from it.
 
-    `shards` are the training shards of `plan.shares`, in that order; `rows_per_step` counts all
-    ranks' rows; each source's order is derived from `seed` (the stage's) and the source's name.
+    `shards` are the training shards of `sources_of(segments)`, in that order; `rows_per_step`
+    counts all ranks' rows; each source's order is derived from `seed` (the stage's) and its name;
+    `marks` tell the turns of conversations of which the oldest are dropped.
 
     Raises:
-        DataError: a source without training rows, or rows that ranks cannot share evenly.
+        DataError: a source without training rows, rows that ranks cannot share evenly, or shares
+            that mean nothing.
     """
 
     shards: Sequence[Shard]
-    plan: MixturePlan
+    segments: Sequence[Segment]
     rows_per_step: int
     row_tokens: int
     end_of_text: int
     seed: int
+    overlong: Overlong = "drop_oldest"
+    marks: TurnMarks | None = None
     rank: int = 0
     world_size: int = 1
 
@@ -151,11 +158,22 @@ class RowStream:
                 f"{self.rows_per_step} rows a step cannot be shared evenly by {self.world_size} "
                 f"ranks: make tokens_per_step a multiple of {self.row_tokens * self.world_size}"
             )
-        self._sources = []
-        for share, shard in zip(self.plan.shares, self.shards, strict=True):
-            name, key = f"sources.{share.source}", seed_for(self.seed, "order", share.source)
-            rows = SourceRows(shard.lengths(), shard.kind, self.row_tokens, key, name=name)
-            self._sources.append(rows)
+        self._sources: dict[str, SourceRows] = {}
+        for name, shard in zip(sources_of(self.segments), self.shards, strict=True):
+            key, told = seed_for(self.seed, "order", name), f"sources.{name}"
+            self._sources[name] = SourceRows(
+                shard.lengths(),
+                shard.kind,
+                self.row_tokens,
+                key,
+                overlong=self.overlong,
+                name=told,
+            )
+        self.plan = MixturePlan(self.segments, self.row_tokens, self._sources)
+
+    def rows_an_epoch(self) -> int:
+        """Of all sources together."""
+        return sum(rows.rows_an_epoch() for rows in self._sources.values())
 
     def step_batches(self, first_row: int) -> Iterator[Batch]:
         """The steps from global row `first_row` on, without end; row g is rank g % world_size's."""
@@ -166,19 +184,38 @@ class RowStream:
 
     def pack(self, rows: Sequence[int]) -> Batch:
         """These global rows as a batch, (len(rows), row_tokens)."""
-        filler = _RowFiller(len(rows), self.row_tokens, self.end_of_text)
+        marks = self.marks if self.overlong == "drop_oldest" else None
+        filler = _RowFiller(len(rows), self.row_tokens, self.end_of_text, marks)
         for place, row in enumerate(rows):
             source, within = self.plan.source_of(row)
-            filler.fill(place, self.shards[source], self._sources[source].row(within))
+            name = self.plan.sources[source]
+            filler.fill(place, self.shards[source], self._sources[name].row(within))
         return filler.batch()
+
+
+@dataclass(frozen=True)
+class ValidationRows:
+    """A fixed batch, and the shard that each of its rows is from."""
+
+    batch: Batch
+    shards: tuple[str, ...]
+
+    def to(self, device: torch.device | str) -> "ValidationRows":
+        return replace(self, batch=self.batch.to(device))
+
+    def by_shard(self) -> Iterator[tuple[str, Batch]]:
+        """The rows of each shard, in the order in which shards come."""
+        for name in dict.fromkeys(self.shards):
+            own = [place for place, shard in enumerate(self.shards) if shard == name]
+            yield name, _each(self.batch, itemgetter(own))
 
 
 def validation_batch(
     shards: Sequence[Shard], *, row_tokens: int, rows: int, end_of_text: int
-) -> Batch:
-    """A fixed batch: documents in stored order, packed, rows shuffled; sources take turns.
+) -> ValidationRows:
+    """Documents in stored order, packed, rows shuffled; sources take turns.
 
-    It has fewer than `rows` rows where the shards hold no more.
+    There are fewer than `rows` rows where the shards hold no more.
 
     Raises:
         DataError: the shards hold no documents at all.
@@ -196,17 +233,17 @@ def validation_batch(
     filler = _RowFiller(min(rows, len(chosen)), row_tokens, end_of_text)
     for place, (shard, row) in enumerate(chosen[:rows]):
         filler.fill(place, shard, row)
-    return filler.batch()
+    return ValidationRows(filler.batch(), tuple(shard.name for shard, _ in chosen[:rows]))
 
 
 def _validation_rows(shard: Shard, row_tokens: int, rows: int) -> list[Row]:
     lengths = shard.lengths()
-    split = shard.kind == "documents"
-    filled = np.cumsum(lengths if split else np.minimum(lengths, row_tokens))
+    cut: Cut = "anywhere" if shard.kind == "documents" else "never"
+    filled = np.cumsum(np.minimum(lengths, row_tokens) if cut == "never" else lengths)
     # A whole block even for a few rows: else one long book could be all that is measured.
     documents = max(BLOCK_DOCUMENTS, int(np.searchsorted(filled, rows * row_tokens)) + 1)
     lengths = lengths[:documents]
-    plan = RowPlan(np.arange(len(lengths)), lengths, row_tokens, split=split)
+    plan = RowPlan(np.arange(len(lengths)), lengths, row_tokens, cut=cut)
     # Packing puts long documents first; the shuffle makes the first rows a fair sample.
     return [plan.row(index) for index in permutation(len(plan), 0)[:rows].tolist()]
 
@@ -241,7 +278,10 @@ def pad_rows(
 class _RowFiller:
     """The arrays of a batch while its rows are written; what is not written is padding."""
 
-    def __init__(self, rows: int, row_tokens: int, end_of_text: int) -> None:
+    def __init__(
+        self, rows: int, row_tokens: int, end_of_text: int, marks: TurnMarks | None = None
+    ) -> None:
+        self._marks = marks
         shape = (rows, row_tokens)
         self._tokens = np.full(shape, end_of_text, dtype=np.int64)
         self._targets = np.full(shape, end_of_text, dtype=np.int64)
@@ -252,9 +292,14 @@ class _RowFiller:
         start = 0
         for number, (document, first, length) in enumerate(pieces):
             ids, weights = shard.read(document, first, first + length + 1)
-            self.place(row, start, length, ids, weights, number=number)
-            start += length
-            if len(ids) == length and shard.kind == "documents":
+            if self._marks and shard.kind == "conversations" and len(ids) > length:
+                ids, weights = shard.read(document, 0, sys.maxsize)
+                kept = recent_turns(ids, length, self._marks)
+                ids, weights = ids[kept], weights[kept]
+            filled = min(length, len(ids))
+            self.place(row, start, filled, ids, weights, number=number)
+            start += filled
+            if len(ids) == filled and shard.kind == "documents":
                 # The document ends here: its last target is the padding's `<|endoftext|>`.
                 self._weights[row, start - 1] = 1
 

@@ -8,7 +8,7 @@ last target of the piece before it; so every token is a target exactly once an e
 from bisect import bisect_left, bisect_right, insort
 from collections import OrderedDict
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,8 @@ from penjing.seeds import seed_for
 
 BLOCK_DOCUMENTS = 4096
 _BLOCKS_KEPT = 2
+_FREE_SHARE = 1 / 256
+"""Of a block's positions that may stay empty where documents may be cut."""
 
 
 class Piece(NamedTuple):
@@ -35,6 +37,16 @@ class Piece(NamedTuple):
 
 Row = tuple[Piece, ...]
 
+Cut = Literal["anywhere", "overlong", "never"]
+"""Where documents may be cut: to fill rows; only those longer than a row, between its rows; or not
+at all: of those only the first row's worth is planned.
+"""
+
+Overlong = Literal["drop_oldest", "split", "drop"]
+"""What becomes of a conversation longer than a row: its oldest turns go, it goes on in further
+rows, or it is left out.
+"""
+
 
 class RowPlan:
     """The rows of some documents, packed best fit: the long ones first, the others as they come.
@@ -42,9 +54,10 @@ class RowPlan:
     Sorted by length throughout, rows would be filled a little better, and each would hold documents
     of one length, and so of one kind: a step's gradient would be that of few kinds.
 
-    With `split`, longer documents are cut into full rows and a rest, losing nothing; the full rows
-    are computed when asked for, so that a book costs no more than a note. Otherwise a longer
-    document keeps its first `row_tokens` positions only (see `overlong`).
+    Cut, longer documents become full rows and a rest, losing nothing; the full rows are computed
+    when asked for, so that a book costs no more than a note. Cut anywhere, the emptiest rows are
+    then given up and fill the gaps of others, largest gaps first: the fewest cuts that leave 1 in
+    256 positions empty.
     """
 
     def __init__(
@@ -53,9 +66,9 @@ class RowPlan:
         lengths: npt.NDArray[np.int64],
         row_tokens: int,
         *,
-        split: bool,
+        cut: Cut,
     ) -> None:
-        full = lengths // row_tokens if split else np.zeros_like(lengths)
+        full = np.zeros_like(lengths) if cut == "never" else lengths // row_tokens
         rests = np.minimum(lengths - full * row_tokens, row_tokens)
         # Two documents of more than half a row never share one, so their order costs no variety.
         order = np.argsort(-np.where(2 * rests > row_tokens, rests, 0), kind="stable")
@@ -63,6 +76,9 @@ class RowPlan:
         columns = (documents[order], full[order] * row_tokens, rests[order])
         pieces = map(Piece, *(column.tolist() for column in columns))
         self._packed = _best_fit(pieces, len(order), row_tokens)
+        if cut == "anywhere":
+            free = int(_FREE_SHARE * int(lengths.sum()))
+            self._packed = _without_gaps(self._packed, row_tokens, free)
         self._documents, self._row_tokens = documents, row_tokens
         self._full_ends = np.cumsum(full)
         self._full_rows = int(full.sum())
@@ -79,9 +95,9 @@ class RowPlan:
         return (Piece(int(self._documents[place]), start, self._row_tokens),)
 
 
-def plan_rows(lengths: npt.NDArray[np.int64], row_tokens: int, *, split: bool) -> list[Row]:
+def plan_rows(lengths: npt.NDArray[np.int64], row_tokens: int, *, cut: Cut) -> list[Row]:
     """All rows of documents 0, 1, ... with (N,) `lengths`; see `RowPlan`."""
-    plan = RowPlan(np.arange(len(lengths)), lengths, row_tokens, split=split)
+    plan = RowPlan(np.arange(len(lengths)), lengths, row_tokens, cut=cut)
     return [plan.row(index) for index in range(len(plan))]
 
 
@@ -104,8 +120,31 @@ def _best_fit(pieces: Iterable[Piece], count: int, row_tokens: int) -> list[list
     return rows
 
 
+def _without_gaps(rows: list[list[Piece]], row_tokens: int, free: int) -> list[list[Piece]]:
+    """The rows with at most `free` positions empty, or less than one row."""
+    gaps = [row_tokens - sum(piece.length for piece in row) for row in rows]
+    empty = sum(gaps)
+    waiting = iter(sorted(range(len(rows)), key=lambda row: -gaps[row]))
+    given_up, taker = set[int](), -1
+    # A whole row's worth of gaps: so those of the others take all that the given-up row holds.
+    while empty > free and empty >= row_tokens:
+        giver = next(waiting)
+        while rows[giver]:
+            if taker < 0 or not gaps[taker]:
+                taker = next(waiting)
+            piece = rows[giver].pop()
+            moved = min(piece.length, gaps[taker])
+            rows[taker].append(piece._replace(length=moved))
+            gaps[taker] -= moved
+            if moved < piece.length:
+                rows[giver].append(Piece(piece.document, piece.start + moved, piece.length - moved))
+        empty -= row_tokens
+        given_up.add(giver)
+    return [row for number, row in enumerate(rows) if number not in given_up]
+
+
 def overlong(lengths: npt.NDArray[np.int64], row_tokens: int) -> int:
-    """How many documents are longer than a row, and so cut when not split."""
+    """How many documents are longer than a row."""
     return int(np.count_nonzero(lengths > row_tokens))
 
 
@@ -129,6 +168,7 @@ class SourceRows:
         row_tokens: int,
         key: int,
         *,
+        overlong: Overlong = "drop_oldest",
         name: str = "the source",
     ) -> None:
         if len(lengths) == 0:
@@ -137,7 +177,15 @@ class SourceRows:
                 "to validation; give it more rows or take it out of the mixture"
             )
         self._lengths = lengths
-        self._split = kind == "documents"
+        self._dropping = kind == "conversations" and overlong == "drop"
+        if self._dropping and lengths.min() > row_tokens:
+            raise DataError(
+                f"{name}: each of its {len(lengths)} conversations is longer than a row of "
+                f'{row_tokens} and overlong = "drop" leaves them out: choose another, or a larger '
+                "model.max_position_embeddings"
+            )
+        split: Cut = "overlong" if overlong == "split" else "never"
+        self._cut: Cut = "anywhere" if kind == "documents" else split
         self._row_tokens = row_tokens
         self._key = key
         self._blocks_an_epoch = -(-len(lengths) // BLOCK_DOCUMENTS)
@@ -154,6 +202,13 @@ class SourceRows:
     def epoch_of(self, k: int) -> int:
         return self._block_of(k) // self._blocks_an_epoch
 
+    def rows_an_epoch(self) -> int:
+        """Of the first; another may have a few rows more or less. Plans all of it."""
+        k = 0
+        while self.epoch_of(k) == 0:
+            k = self._starts[-1]
+        return self._starts[self._blocks_an_epoch]
+
     def _block_of(self, k: int) -> int:
         while self._starts[-1] <= k:
             self._starts.append(self._starts[-1] + len(self._plan(len(self._starts) - 1)))
@@ -167,8 +222,10 @@ class SourceRows:
             documents = permute_many(
                 np.arange(first, stop), len(self._lengths), seed_for(self._key, "epoch", epoch)
             )
+            if self._dropping:
+                documents = documents[self._lengths[documents] <= self._row_tokens]
             lengths = self._lengths[documents]
-            self._planned[block] = RowPlan(documents, lengths, self._row_tokens, split=self._split)
+            self._planned[block] = RowPlan(documents, lengths, self._row_tokens, cut=self._cut)
         self._planned.move_to_end(block)
         while len(self._planned) > _BLOCKS_KEPT:
             self._planned.popitem(last=False)

@@ -27,6 +27,11 @@ class TextLoss:
     tokens: int
     num_bytes: int
 
+    def __add__(self, other: "TextLoss") -> "TextLoss":
+        return TextLoss(
+            self.nats + other.nats, self.tokens + other.tokens, self.num_bytes + other.num_bytes
+        )
+
     @property
     def bits_per_byte(self) -> float:
         return self.nats / (math.log(2) * self.num_bytes) if self.num_bytes else math.nan

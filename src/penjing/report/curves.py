@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 
 from penjing.artifacts.records import StepRecord, TimingRecord
@@ -10,6 +11,7 @@ from penjing.report.figures import Chart, Point, Series
 from penjing.report.findings import NEXT_TOKEN
 
 StepValue = Callable[[StepRecord], float | None]
+RUN_STEP = "step of the whole run"
 TimingValue = Callable[[TimingRecord], float | None]
 
 
@@ -17,12 +19,13 @@ def curves(report: RunReport) -> tuple[Chart, ...]:
     """Every chart that has a point."""
     stages = [stage for stage in report.trained if stage.steps]
     charts = [chart for stage in stages for chart in (_loss(stage), *_values(stage))]
-    validations = dict.fromkeys(
-        key for s in stages for r in s.steps for key in r.values if key.endswith("_bpb")
-    )
-    for key in validations:
+    keys = dict.fromkeys(key for s in stages for r in s.steps for key in r.values)
+    for key in (key for key in keys if key.endswith("_bpb")):
         title = key.replace("_", " ").replace("bpb", "bits per byte")
         charts.append(_whole(stages, title, "bits", step=partial(_value, key)))
+        if sources := [other for other in keys if other.startswith(f"{key}.")]:
+            charts.append(_by_source(stages, f"{title} by source", sources))
+    charts += [chart for stage in stages for chart in _shares(stage)]
     charts.append(_whole(stages, "learning-rate factor", "", step=lambda r: r.schedule))
     speed = _whole(stages, "throughput", "tokens/s", timing=lambda r: r.tokens_per_second)
     memory = _whole(stages, "peak memory", "GiB", timing=lambda r: r.peak_memory_bytes / 2**30)
@@ -48,7 +51,7 @@ def _values(stage: StageReport) -> Iterator[Chart]:
     lines: dict[str, list[Point]] = {}
     for record in stage.steps:
         for key, value in record.values.items():
-            if not key.endswith("_bpb"):
+            if "_bpb" not in key:
                 lines.setdefault(key, []).append((record.step, value))
     scores = [key for key in lines if re.search("reward|accuracy|correct|pass", key)]
     if scores:
@@ -57,6 +60,37 @@ def _values(stage: StageReport) -> Iterator[Chart]:
     for key in lines.keys() - scores:
         line = Series(key, tuple(lines[key]), _color(stage))
         yield Chart(f"{stage.name}: {key.replace('_', ' ')}", (line,))
+
+
+def _by_source(stages: list[StageReport], title: str, keys: list[str]) -> Chart:
+    """One line a source, through all stages."""
+    lines: dict[str, list[Point]] = {key: [] for key in keys}
+    first, marks = 0, []
+    for stage in stages:
+        for record in stage.steps:
+            for key in keys:
+                if key in record.values:
+                    lines[key].append((float(first + record.step), record.values[key]))
+        first += stage.steps[-1].step
+        marks.append(float(first))
+    series = (
+        Series(key.partition(".")[2], tuple(points), 1 + number % 6)
+        for number, (key, points) in enumerate(lines.items())
+    )
+    return Chart(title, tuple(series), "bits", RUN_STEP, tuple(marks[:-1]))
+
+
+def _shares(stage: StageReport) -> Iterator[Chart]:
+    """What the sources of a mixture that changes were given, stretch by stretch."""
+    course = stage.result("mixture_course")
+    if not course:
+        return
+    series = [
+        Series(source, tuple((float(one["step"]), one["realised"][source]) for one in course), n)
+        for n, source in enumerate(course[0]["realised"], start=1)
+    ]
+    series = [replace(line, color=1 + (line.color - 1) % 6) for line in series]
+    yield Chart(f"{stage.name}: shares of rows", tuple(series), low=0.0, high=1.0)
 
 
 def _whole(
@@ -77,4 +111,4 @@ def _whole(
         first += stage.steps[-1].step
     marks = tuple(float(line.first) for line in series[1:])
     low = None if unit == "bits" else 0.0
-    return Chart(title, tuple(series), unit, "step of the whole run", marks, low)
+    return Chart(title, tuple(series), unit, RUN_STEP, marks, low)

@@ -9,6 +9,11 @@ from penjing.report.collect import TRAINED, RunReport, StageReport
 NEXT_TOKEN = ("pretrain", "midtrain", "sft")
 MOST_EPOCHS = 4  # repeated data is about as good as new up to here. Source: arXiv:2305.16264
 LOSS_JUMP = 0.5  # nats
+OVERLONG = {
+    "drop_oldest": "their oldest turns are left out",
+    "split": "they go on in further rows",
+    "drop": "they are left out",
+}
 DROPPED = {"overlong_pairs": "pairs longer than the context", "bad_rows": "unusable rows"}
 
 
@@ -55,6 +60,11 @@ def _training(stage: StageReport) -> Iterator[str]:
                 f"{stage.name} read source {share['source']} {share['epochs']:.1f} times: "
                 f"beyond {MOST_EPOCHS} epochs repeated text teaches little (arXiv:2305.16264)"
             )
+        if share.get("overlong"):
+            yield (
+                f"{stage.name}: {share['overlong']} conversations of {share['source']} are longer "
+                f"than a row; {OVERLONG.get(stage.result('overlong'), 'they are cut')}"
+            )
     for key, what in DROPPED.items():
         if stage.result(key):
             yield f"{stage.name} left out {stage.result(key)} {what}"
@@ -78,8 +88,6 @@ def _data(report: RunReport) -> Iterator[str]:
     for source in (shards.result("sources") if shards else None) or ():
         if source.get("bad_rows"):
             yield f"source {source.get('name')}: {source['bad_rows']} rows quarantined"
-        if source.get("overlong"):
-            yield f"source {source.get('name')}: {source['overlong']} conversations cut to fit"
 
 
 def _environment(report: RunReport) -> Iterator[str]:

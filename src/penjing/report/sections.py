@@ -192,11 +192,14 @@ def _tokens(report: RunReport) -> Iterator[Block]:
         rows.append([s.name, *map(count, counts), used, decimal(per_parameter, 2), waited])
         for share in s.result("mixture") or ():
             wanted = percent((share["requested_start"], share["requested_end"]))
-            got, epochs = percent(share["realised"]), decimal(share["epochs"], 2)
-            shares.append((s.name, share["source"], wanted, got, epochs))
+            mean, got = percent(share.get("requested")), percent(share["realised"])
+            epochs = decimal(share["epochs"], 2)
+            shares.append((s.name, share["source"], wanted, mean, got, epochs))
     head = "stage,planned tokens,consumed tokens,targets,positions used,tokens per parameter"
     yield from table(f"{head},waiting for data", rows)
-    yield from table("stage,source,requested,realised,epochs", shares, "Mixture")
+    yield from table(
+        "stage,source,requested from and to,on average,realised,epochs", shares, "Mixture"
+    )
     if text := _tool_share(report):
         yield Text(text)
 

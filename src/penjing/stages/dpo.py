@@ -65,6 +65,7 @@ def run(context: StageContext) -> dict[str, Any]:
         model,
         objective=PreferenceObjective(section.beta),
         open_batches=lambda step: _batches(context, section, pairs, tokenizer, runtime, step),
+        steps=section.steps,
         rows_per_step=section.pairs_per_step,
     )
     epochs = section.steps * section.pairs_per_step / len(pairs)

@@ -73,8 +73,8 @@ def _bits_per_byte(
 ) -> Iterator[TaskResult]:
     """bpb_packed on training-style rows, bpb_document on each document alone."""
     rows = context.config.evaluate.validation_rows
-    batch = validation_rows(context, tokenizer, "documents", rows)
-    if batch is None:
+    fixed = validation_rows(context, tokenizer, "documents", rows)
+    if fixed is None:
         reason = "the run has no validation text"
         yield TaskResult(stage, "text", "bpb_packed", None, None, None, 0, None, None, reason)
         return
@@ -85,7 +85,10 @@ def _bits_per_byte(
         model.shape.max_position_embeddings,
         ROWS_PER_PASS,
     )
-    for metric, batches in (("bpb_packed", batch.split(ROWS_PER_PASS)), ("bpb_document", windows)):
+    for metric, batches in (
+        ("bpb_packed", fixed.batch.split(ROWS_PER_PASS)),
+        ("bpb_document", windows),
+    ):
         loss = text_loss(model, (one.to(device) for one in batches), lengths)
         yield _text_result(stage, metric, loss)
 

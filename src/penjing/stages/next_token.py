@@ -3,24 +3,36 @@
 The three stages differ in where their weights come from and in their tables of the run file.
 """
 
-from collections.abc import Callable, Iterator
+import copy
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from penjing.config.training import TrainingConfig
-from penjing.data.batches import Batch, RowStream, validation_batch
-from penjing.data.mixture import MixturePlan
+from penjing.data.batches import RowStream, ValidationRows, validation_batch
+from penjing.data.mixture import Segment, sources_of
+from penjing.data.overlong import TurnMarks
+from penjing.data.packing import Overlong
 from penjing.data.shards import Shard, open_shard
 from penjing.errors import ConfigError
-from penjing.evaluate.bits_per_byte import text_loss
+from penjing.evaluate.bits_per_byte import TextLoss, text_loss
 from penjing.model.transformer import Transformer
 from penjing.runtime import Runtime
 from penjing.seeds import seed_for
 from penjing.stages.context import StageContext
+from penjing.stages.horizon import Measures, open_plan, rows_per_step
 from penjing.stages.machine import open_machine
+from penjing.stages.shares import course_of, shares_of, warn_of_exhaustion
 from penjing.stages.training import training_job, training_summary
 from penjing.text.tokenizer import Tokenizer
 from penjing.train.fit import Probe, ProbeResult, fit
+from penjing.train.loop import train_steps
 from penjing.train.objectives import next_token
+from penjing.train.optimizer import build_optimizer
+
+CALIBRATION_STEPS = 8
 
 
 def train_on_mixture(
@@ -35,56 +47,98 @@ def train_on_mixture(
         model: starting weights, on the runtime's device.
         start: the stage that they come from, for the report.
     """
-    runtime = open_machine(context)
-    tokenizer = context.tokenizer()
-    stream = open_stream(context, stage, section, tokenizer, runtime)
-    rows_per_step = section.tokens_per_step // context.config.model.max_position_embeddings
+    runtime, tokenizer = open_machine(context), context.tokenizer()
+    rows = rows_per_step(section, model.shape)
+
+    def opened(segments: Sequence[Segment]) -> RowStream:
+        return open_stream(context, stage, segments, rows, tokenizer, runtime, section.overlong)
+
+    whole = tuple(replace(share, points=(), epochs=None) for share in section.mixture)
+    whole = tuple(replace(share, start=1.0, end=1.0) for share in whole)
+    every_source = (Segment(0, whole, 1),)
+    measures = Measures(
+        model.shape,
+        lambda: opened(every_source).rows_an_epoch(),
+        lambda: _seconds_per_step(section, model, opened(every_source), runtime),
+    )
+    plan = open_plan(context.directory(stage), section, measures)
+    stream = opened(plan.segments)
+    warn_of_exhaustion(context, stage, stream, plan.steps)
     job = training_job(
         context,
         stage,
         section,
         model,
         objective=next_token,
-        open_batches=lambda step: stream.step_batches(step * rows_per_step),
-        rows_per_step=rows_per_step,
+        open_batches=lambda step: stream.step_batches(step * rows),
+        steps=plan.steps,
+        rows_per_step=rows,
         probes=tuple(_probes(context, stage, section, tokenizer, runtime, model)),
     )
-    result, planned = fit(job), section.steps * section.tokens_per_step
+    result, planned = fit(job), plan.steps * section.tokens_per_step
     return training_summary(result, start, model, planned) | {
-        "mixture": _mixture(stream, result.tokens),
+        "mixture": shares_of(stream, result.tokens, plan.steps),
+        "mixture_course": course_of(stream, plan.steps),
         "utilization": result.tokens / planned,
+        "overlong": section.overlong,
     }
 
 
 def open_stream(
     context: StageContext,
     stage: str,
-    section: TrainingConfig,
+    segments: Sequence[Segment],
+    rows: int,
     tokenizer: Tokenizer,
     runtime: Runtime,
+    overlong: Overlong = "drop_oldest",
 ) -> RowStream:
-    """The rows of a stage: a pure function of the run file and the shards."""
-    context_tokens = context.config.model.max_position_embeddings
-    rows_per_step = section.tokens_per_step // context_tokens
-    if rows_per_step % runtime.world_size:
+    """The rows of a stage, so many a step: a pure function of its plan and the shards."""
+    if rows % runtime.world_size:
         raise ConfigError(
-            f"{stage}.tokens_per_step is {section.tokens_per_step}, {rows_per_step} rows: wanted a "
-            f"multiple of the {runtime.world_size} ranks"
+            f"{stage}.tokens_per_step comes to {rows} rows: wanted a multiple of the "
+            f"{runtime.world_size} ranks"
         )
-    shards = [
-        open_shard(context.directory("shards"), f"{share.source}.train", tokenizer.digest)
-        for share in section.mixture
-    ]
     return RowStream(
-        shards=shards,
-        plan=MixturePlan(section.mixture, section.steps * rows_per_step),
-        rows_per_step=rows_per_step,
-        row_tokens=context_tokens,
+        shards=[
+            open_shard(context.directory("shards"), f"{source}.train", tokenizer.digest)
+            for source in sources_of(segments)
+        ],
+        segments=segments,
+        rows_per_step=rows,
+        row_tokens=context.config.model.max_position_embeddings,
         end_of_text=tokenizer.end_of_text,
         seed=seed_for(context.config.seed, stage, "order"),
+        overlong=overlong,
+        marks=TurnMarks(
+            tokenizer.im_start,
+            (tokenizer.im_start, *tokenizer.encode("assistant\n")),
+            tokenizer.special_id("<tool_response>"),
+        ),
         rank=runtime.rank,
         world_size=runtime.world_size,
     )
+
+
+def _seconds_per_step(
+    section: TrainingConfig, model: Transformer, stream: RowStream, runtime: Runtime
+) -> float:
+    """The median of some steps of a copy that is thrown away, after some that warm up."""
+    again, seconds, begun = copy.deepcopy(model), list[float](), time.monotonic()
+    for _ in train_steps(
+        again,
+        build_optimizer(again, section.optimizer),
+        next_token,
+        stream.step_batches(0),
+        runtime,
+        steps=range(1, CALIBRATION_STEPS + 1),
+        microbatch_rows=section.microbatch_rows,
+        schedule=lambda _: 1.0,
+        max_grad_norm=section.optimizer.max_grad_norm,
+    ):
+        seconds.append(time.monotonic() - begun)
+        begun = time.monotonic()
+    return statistics.median(seconds[CALIBRATION_STEPS // 2 :])
 
 
 def validation_shards(context: StageContext, tokenizer: Tokenizer, kind: str) -> list[Shard]:
@@ -118,21 +172,29 @@ def _probes(
 
 
 def bits_probe(
-    name: str, model: Transformer, tokenizer: Tokenizer, batch: Batch
+    name: str, model: Transformer, tokenizer: Tokenizer, rows: ValidationRows
 ) -> Callable[[int], ProbeResult]:
-    """Bits per byte of the model, as it then is, on a fixed batch."""
+    """Bits per byte of the model, as it then is, on fixed rows: of all, and `NAME.SOURCE` of each
+    source, by which it is seen what is forgotten while others come in.
+    """
     byte_lengths = tokenizer.byte_lengths()
 
     def run(_: int) -> ProbeResult:
-        loss = text_loss(model, batch.split(16), byte_lengths)
-        return ProbeResult(values={name: loss.bits_per_byte})
+        found = {
+            shard.removesuffix(".validation"): text_loss(model, batch.split(16), byte_lengths)
+            for shard, batch in rows.by_shard()
+        }
+        values = {name: sum(found.values(), TextLoss(0.0, 0, 0)).bits_per_byte}
+        if len(found) > 1:
+            values |= {f"{name}.{source}": loss.bits_per_byte for source, loss in found.items()}
+        return ProbeResult(values=values)
 
     return run
 
 
 def validation_rows(
     context: StageContext, tokenizer: Tokenizer, kind: str, rows: int
-) -> Batch | None:
+) -> ValidationRows | None:
     """Fixed validation rows of that kind; None where the run has no such text."""
     shards = [shard for shard in validation_shards(context, tokenizer, kind) if shard.documents]
     if not shards:
@@ -141,22 +203,3 @@ def validation_rows(
     return validation_batch(
         shards, row_tokens=row_tokens, rows=rows, end_of_text=tokenizer.end_of_text
     )
-
-
-def _mixture(stream: RowStream, tokens: int) -> list[dict[str, Any]]:
-    """Requested and realised shares of rows, by source, and how often it was read.
-
-    `epochs` takes the stage's tokens as spread over the sources like its rows: packing fills the
-    rows of all sources nearly alike.
-    """
-    realised = stream.plan.realised(stream.plan.total_rows)
-    return [
-        {
-            "source": share.source,
-            "requested_start": share.start,
-            "requested_end": share.end,
-            "realised": realised[share.source],
-            "epochs": realised[share.source] * tokens / shard.tokens,
-        }
-        for share, shard in zip(stream.plan.shares, stream.shards, strict=True)
-    ]

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 
 from penjing.artifacts.lines import LineLog
-from penjing.config.training import RlConfig, TrainingConfig
+from penjing.config.training import RlConfig
 from penjing.data.batches import Batch, RolloutBatch
+from penjing.data.mixture import Segment
 from penjing.data.order import permute
 from penjing.errors import ConfigError
 from penjing.evaluate.generative import answer_of, answer_problems
@@ -150,6 +151,7 @@ def run(context: StageContext) -> dict[str, Any]:
             section.retention_weight,
         ),
         open_batches=open_batches,
+        steps=section.steps,
         rows_per_step=section.prompts_per_step * section.num_generations,
         probes=(
             Probe("rollouts", 1, lambda _: ProbeResult(values=opened[-1].values)),
@@ -196,9 +198,8 @@ def _retention(
     mixture = section.retention or (sft.mixture if sft else ())
     if not rows or not mixture:
         return None
-    row_tokens = context.config.model.max_position_embeddings
-    wanted = TrainingConfig(section.steps, tokens_per_step=rows * row_tokens, mixture=mixture)
-    stream = open_stream(context, "rl", wanted, tokenizer, runtime)
+    segments = (Segment(0, mixture, section.steps * rows),)
+    stream = open_stream(context, "rl", segments, rows, tokenizer, runtime)
     return stream.step_batches(step * rows)
 
 

@@ -29,6 +29,7 @@ from penjing.artifacts.stage import (
 )
 from penjing.config.loading import dump_run, identity
 from penjing.config.schema import STAGE_NAMES, RunConfig
+from penjing.config.training import HORIZONS
 from penjing.data.corpus import Conduct
 from penjing.errors import ArtifactError, ConfigError, PenjingError, StoppedEarly
 from penjing.process import cpu_seconds, peak_memory_bytes, started_ranks
@@ -36,9 +37,6 @@ from penjing.stages.context import TRAINED_STAGES, Show, StageContext
 
 BEGUN = "begun.json"
 """What a training stage was begun with, as a manifest whose results are still empty."""
-
-HORIZON_FIELDS = ("steps",)
-"""What `--extend` may change: the stage goes on from its last checkpoint to the new horizon."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +106,7 @@ def _bring_up_to_date(stage: Stage, context: StageContext, *, extend: bool) -> N
     old = manifest or begun
     if old is not None and stage.name != "report":
         changed = changed_fields(old, wanted, inputs)
-        horizon = {f"{stage.name}.{field}" for field in HORIZON_FIELDS}
+        horizon = {f"{stage.name}.{form}" for form in HORIZONS}
         may_extend = extend and stage.name in TRAINED_STAGES and set(changed) <= horizon
         if changed and not may_extend:
             raise ConfigError(_stale_message(stage.name, changed, old, wanted))
@@ -224,8 +222,8 @@ def _stale_message(stage: str, changed: list[str], old: Manifest, wanted: Mappin
         f"nothing was changed; `--redo {stage}` does it and all later stages again (the old ones "
         "are kept aside)"
     )
-    if any(field == f"{stage}.steps" for field in changed):
-        lines.append("`--extend` goes on from its last checkpoint to the new number of steps")
+    if any(field == f"{stage}.{form}" for field in changed for form in HORIZONS):
+        lines.append("`--extend` goes on from its last checkpoint to the new length")
     return "\n".join(lines)
 
 
