@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penjing.data import packing
-from penjing.data.packing import Piece, Row, SourceRows, overlong, plan_rows, utilization
+from penjing.data.packing import Overlong, Piece, Row, SourceRows, overlong, plan_rows, utilization
 from penjing.errors import DataError
 
 sizes = st.lists(st.integers(1, 40), min_size=1, max_size=60)
@@ -143,3 +143,18 @@ def test_a_row_depends_on_its_number_alone(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_source_without_rows_is_named() -> None:
     with pytest.raises(DataError, match=r"sources\.tales has no training rows"):
         SourceRows(array([]), "documents", 8, 1, name="sources.tales")
+
+
+def test_long_conversations_are_split_or_left_out_or_begun() -> None:
+    lengths = array([5, 9, 3, 20])
+
+    def epoch(policy: Overlong) -> Counter[tuple[int, int]]:
+        source = SourceRows(lengths, "conversations", 8, 1, overlong=policy)
+        return positions([source.row(k) for k in range(source.rows_an_epoch())])
+
+    every = {(number, place) for number, size in enumerate(lengths) for place in range(size)}
+    assert epoch("split") == Counter(every)
+    assert epoch("drop") == Counter({one for one in every if one[0] in (0, 2)})
+    assert epoch("drop_oldest") == Counter({one for one in every if one[1] < 8})
+    with pytest.raises(DataError, match="each of its 1 conversations is longer than a row of 8"):
+        SourceRows(array([9]), "conversations", 8, 1, overlong="drop")

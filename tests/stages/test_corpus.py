@@ -429,8 +429,8 @@ def test_eight_times_the_text_needs_no_more_memory(tmp_path: Path) -> None:
         for number in range(times):
             (base / f"{number}.jsonl").write_text("\n".join(lines))
         (base / "run.toml").write_text(
-            "sources.all.paths = ['*.jsonl']\npretrain.mixture.all = 1.0\npretrain.steps = 9\n[tokenizer]\n"
-            "vocab_size = 512\nmemory_bytes = 2_000_000\nworkers = 1\nexact = true\n"
+            "sources.all.paths = ['*.jsonl']\npretrain.mixture.all = 1.0\npretrain.steps = 9\n"
+            "[tokenizer]\nvocab_size = 512\nmemory_bytes = 2_000_000\nworkers = 1\nexact = true\n"
         )
         done = subprocess.run(
             [sys.executable, "-c", MEMORY, str(base)],

@@ -151,6 +151,23 @@ class Event:
 
 
 @dataclass(frozen=True)
+class EditRecord:
+    """A line of `edits.jsonl`: sources added to a run, or a mixture changed while its stage runs.
+
+    `shares` has of each source its share before, at `first_row`, and after, `blend_rows` later;
+    `shards` are the digests of the shards stage before and after, if sources were `added`.
+    """
+
+    time: str
+    stage: str
+    first_row: int
+    blend_rows: int
+    added: tuple[str, ...]
+    shares: dict[str, list[float]] = field(default_factory=dict)
+    shards: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Manifest:
     """`stage.json`, written last: its existence means that the stage is finished."""
 

@@ -29,6 +29,7 @@ begin
 
 grow
   train RUN.toml    every stage of the run; go on where it stopped
+  edit RUN.toml     take over new sources and another mixture while a stage is being trained
 
 one stage at a time, in this order
   tokenizer         learn the vocabulary from the run's sources
@@ -60,7 +61,7 @@ or run file, 75 stopped and resumable, 130 interrupted.
 """
 
 PARTS = ("count", "reduce", "train", "eval")
-VERBS = ("demo", "inspect", "new", "check", "train", *STAGE_NAMES, "chat")
+VERBS = ("demo", "inspect", "new", "check", "train", "edit", *STAGE_NAMES, "chat")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -128,6 +129,20 @@ def _parser() -> argparse.ArgumentParser:
         verb.add_argument(
             "--extend", action="store_true", help="go on to a longer horizon (more steps)"
         )
+    verb = verbs.add_parser(
+        "edit",
+        parents=[runs],
+        description="Take over what changed in the run file of a run that is being trained: new "
+        "sources, and mixtures. Every source goes on where it is; `penjing train` then goes on.",
+    )
+    verb.add_argument("run_file", type=Path, metavar="RUN.toml")
+    verb.add_argument(
+        "--blend-tokens",
+        type=int,
+        metavar="N",
+        help="the new shares come in over so many tokens (a twentieth of the stage)",
+    )
+    verb.add_argument("--abrupt", action="store_true", help="let many rows change at once")
     verb = verbs.add_parser("check", parents=[settings], description="Check a run file.")
     verb.add_argument("run_file", type=Path, metavar="RUN.toml")
     verb = verbs.add_parser("new", parents=[common], description="Write a run file.")
@@ -178,6 +193,8 @@ def _run(options: argparse.Namespace) -> int:
             failed = _inspect(options, screen)
         elif options.verb == "check":
             _check(options, screen)
+        elif options.verb == "edit":
+            _edit(options, screen)
         else:
             run_dir = _train(options, screen)
     in_person = not options.json and sys.stdin.isatty() and sys.stdout.isatty()
@@ -239,6 +256,18 @@ def _do_corpus_stage(
     return do_stage(
         config, base, options.runs, stage, part, conduct, screen.show, redo=options.redo
     )
+
+
+def _edit(options: argparse.Namespace, screen: Screen) -> None:
+    from penjing.stages.edit import Wishes, edit
+
+    config, wishes = (
+        load_run(options.run_file, options.set),
+        Wishes(options.blend_tokens, options.abrupt),
+    )
+    edit(config, options.run_file.parent, options.runs, wishes, screen.show)
+    text = f"recorded; `penjing train {options.run_file}` goes on with it"
+    screen.show(Progress("edit", "message", text=text))
 
 
 def _check(options: argparse.Namespace, screen: Screen) -> None:

@@ -65,6 +65,9 @@ class MixturePlan:
         self.segments, self.sources = tuple(segments), sources_of(segments)
         self._row_tokens, self._pools = row_tokens, pools or {}
         self._parts = [_Shares(part, self.sources, row_tokens, self._pools) for part in segments]
+        # A source that comes later changes nothing of the rows before it.
+        known = [len(sources_of(segments[: number + 1])) for number in range(len(segments))]
+        self._slacks = [1 / max(2, 2 * sources - 2) for sources in known]
         self._sources, self._within = array("H"), array("Q")
         self._given = [0] * len(self.sources)
         self._due = [0.0] * len(self.sources)
@@ -108,9 +111,10 @@ class MixturePlan:
         return dict(zip(self.sources, (total / max(1, rows) for total in sums), strict=False))
 
     def _assign(self, row: int) -> None:
-        slack = 1 / max(2, 2 * len(self.sources) - 2)
+        part = max(n for n, one in enumerate(self.segments) if one.first_row <= row)
+        slack = self._slacks[part]
         ranks = []
-        for source, weight in enumerate(self._without_exhausted(row)):
+        for source, weight in enumerate(self._without_exhausted(row, part)):
             self._due[source] += weight
             behind = self._due[source] - self._given[source]
             if weight > 0:
@@ -123,11 +127,9 @@ class MixturePlan:
         self._within.append(self._given[chosen])
         self._given[chosen] += 1
 
-    def _without_exhausted(self, row: int) -> list[float]:
+    def _without_exhausted(self, row: int, part: int) -> list[float]:
         """The weights, of which those of sources that may not be read again go to the others."""
-        weights = self.weights(row)
-        part = max(n for n, one in enumerate(self.segments) if one.first_row <= row)
-        caps = self._parts[part].caps
+        weights, caps = self.weights(row), self._parts[part].caps
         if not caps:
             return weights
         for source, cap in caps.items():

@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from penjing.artifacts.directories import (
+    LISTING,
     discard,
     exists,
     fetched,
     require_free_bytes,
     staged,
+    verified,
 )
 from penjing.artifacts.progress import Progress
+from penjing.artifacts.stage import MANIFEST, read_manifest
 from penjing.config.schema import SourceConfig
 from penjing.data.chunks import Finished, Job
 from penjing.data.corpus import JobProgress, run_job
@@ -36,30 +39,50 @@ TOKEN_BYTES = 0.6
 
 def run(context: StageContext) -> dict[str, Any]:
     """Writes `shards/SOURCE.train.*` and `.validation.*`; returns counts per source."""
+    counts = _make(context, _sources(context), context.directory("shards"), None)
+    return {"sources": counts, "tokens": sum(count["tokens"] for count in counts)}
+
+
+def add_sources(
+    context: StageContext, names: Sequence[str], old: Path, target: Path
+) -> dict[str, Any]:
+    """The finished shards `old` and those of these sources besides, as the directory `target`."""
+    sources = [source for source in _sources(context) if source.name in names]
+    manifest = read_manifest(old)
+    assert manifest is not None
+    counts = [*manifest.results["sources"], *_make(context, sources, target, old)]
+    return {"sources": counts, "tokens": sum(count["tokens"] for count in counts)}
+
+
+def _make(
+    context: StageContext, sources: Sequence[SourceConfig], target: Path, old: Path | None
+) -> list[dict[str, Any]]:
     tokenizer = context.tokenizer()
-    job = _job(context, tokenizer)
+    job = _job(context, tokenizer, sources)
     finished = _run(context, job)
     counts = []
-    with staged(context.directory("shards")) as directory:
-        for source in _sources(context):
+    with staged(target) as directory:
+        for path in verified(old).iterdir() if old else ():
+            if path.name not in (MANIFEST, LISTING):
+                (directory / path.name).hardlink_to(path)
+        for source in sources:
             own = [one for one in finished if one.chunk.task.part.source.name == source.name]
             counts.append(_join(context, tokenizer, source, own, directory))
     discard(job.directory)
-    return {"sources": counts, "tokens": sum(count["tokens"] for count in counts)}
+    return counts
 
 
 def run_part(context: StageContext) -> None:
     """One task's share of the encoding; whatever is finished is left alone."""
-    _run(context, _job(context, context.tokenizer()))
+    _run(context, _job(context, context.tokenizer(), _sources(context)))
 
 
 def _sources(context: StageContext) -> list[SourceConfig]:
     return [source for source in context.config.sources if source.kind != "preferences"]
 
 
-def _job(context: StageContext, tokenizer: Tokenizer) -> Job:
+def _job(context: StageContext, tokenizer: Tokenizer, sources: Sequence[SourceConfig]) -> Job:
     directory, config = context.work_directory("shards"), context.config
-    sources = _sources(context)
     return encode_job(directory, config.shards, sources, context.base, config.seed, tokenizer)
 
 

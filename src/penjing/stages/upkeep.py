@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from penjing.artifacts import directories, disk
-from penjing.artifacts.lines import read_record, write_atomic
+from penjing.artifacts.lines import read_record, read_records, write_atomic
 from penjing.artifacts.progress import Progress
-from penjing.artifacts.records import Manifest, to_json
+from penjing.artifacts.records import EditRecord, Manifest, to_json
 from penjing.artifacts.stage import (
     MANIFEST,
     append_event,
@@ -37,6 +37,8 @@ from penjing.stages.context import TRAINED_STAGES, Show, StageContext
 
 BEGUN = "begun.json"
 """What a training stage was begun with, as a manifest whose results are still empty."""
+
+EDITS = "edits.jsonl"
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def grow(
     with run_lock(run_dir):
         directories.sweep_partials(run_dir)
         if redo:
-            _set_aside(run_dir, redo)
+            set_aside(run_dir, STAGE_NAMES[STAGE_NAMES.index(redo) :])
         context = StageContext(config, base, run_dir, show, conduct or Conduct(), part)
         for stage in stages:
             if getattr(config, stage.name) is not None and only in (None, stage.name):
@@ -99,13 +101,16 @@ def grow(
 
 def _bring_up_to_date(stage: Stage, context: StageContext, *, extend: bool) -> None:
     directory = context.directory(stage.name)
-    wanted = stage_identity(context.config, stage.name)
-    inputs = _input_digests(stage, context)
+    edits = read_edits(context.run_dir)
+    wanted = stage_identity(context.config, stage.name, edits)
+    inputs = input_digests(stage, context)
     manifest = read_manifest(directory)
-    begun = _read_begun(directory)
+    begun = read_begun(directory)
     old = manifest or begun
     if old is not None and stage.name != "report":
         changed = changed_fields(old, wanted, inputs)
+        if _is_followed(old.inputs.get("shards"), inputs.get("shards"), edits):
+            changed = [field for field in changed if field != "inputs.shards"]
         horizon = {f"{stage.name}.{form}" for form in HORIZONS}
         may_extend = extend and stage.name in TRAINED_STAGES and set(changed) <= horizon
         if changed and not may_extend:
@@ -117,13 +122,18 @@ def _bring_up_to_date(stage: Stage, context: StageContext, *, extend: bool) -> N
             return
     if directory.exists() and stage.name not in TRAINED_STAGES:
         directories.discard(directory)
-    _run_stage(stage, context, wanted, inputs)
+    run_stage(stage, context, directory, wanted, inputs)
 
 
-def _run_stage(
-    stage: Stage, context: StageContext, wanted: dict[str, Any], inputs: dict[str, str]
+def run_stage(
+    stage: Stage,
+    context: StageContext,
+    directory: Path,
+    wanted: dict[str, Any],
+    inputs: dict[str, str],
 ) -> None:
-    directory, run_dir = context.directory(stage.name), context.run_dir
+    """Does a stage's work, which leaves its files in `directory`, and writes its manifest there."""
+    run_dir = context.run_dir
     write_atomic(run_dir / "config.toml", dump_run(context.config).encode())
     clock, cpu = time.monotonic(), cpu_seconds()
     draft = Manifest(
@@ -171,20 +181,43 @@ def _run_stage(
     )
 
 
-def stage_identity(config: RunConfig, stage: str) -> dict[str, Any]:
-    """The fields of the run file that determine what this stage makes, by their TOML names."""
+def read_edits(run_dir: Path) -> list[EditRecord]:
+    """What `penjing edit` did to the run."""
+    return list(read_records(run_dir / EDITS, EditRecord))
+
+
+def _is_followed(before: str | None, now: str | None, edits: Sequence[EditRecord]) -> bool:
+    """Whether shards only became others by edits, which leave old sources as they are."""
+    for edit in edits:
+        if edit.shards and edit.shards[0] == before:
+            before = edit.shards[1]
+    return before == now
+
+
+def stage_identity(
+    config: RunConfig, stage: str, edits: Sequence[EditRecord] = ()
+) -> dict[str, Any]:
+    """The fields of the run file that determine what this stage makes, by their TOML names.
+
+    A tokenizer knows nothing of sources that were added to its run later.
+    """
+    added = {name for edit in edits for name in edit.added}
     sections: dict[str, Any] = {stage: getattr(config, stage)}
     if stage == "pretrain":
         sections["model"] = config.model
     if stage in ("tokenizer", "shards", "dpo"):
-        sections |= {f"sources.{source.name}": source for source in config.sources}
+        sections |= {
+            f"sources.{source.name}": source
+            for source in config.sources
+            if stage != "tokenizer" or source.name not in added
+        }
     found: dict[str, Any] = {"seed": config.seed}
     for name, section in sections.items():
         found |= {f"{name}.{key}": value for key, value in identity(section).items()}
     return found
 
 
-def _input_digests(stage: Stage, context: StageContext) -> dict[str, str]:
+def input_digests(stage: Stage, context: StageContext) -> dict[str, str]:
     """A digest of each needed stage that is part of this run.
 
     Raises:
@@ -200,11 +233,16 @@ def _input_digests(stage: Stage, context: StageContext) -> dict[str, str]:
                 f"{context.run_dir}: {stage.name} needs the stage {need}, which is not finished; "
                 "run `penjing train` with the run file"
             )
-        found[need] = identity_digest({"identity": manifest.identity, "inputs": manifest.inputs})
+        found[need] = manifest_digest(manifest)
     return found
 
 
-def _read_begun(directory: Path) -> Manifest | None:
+def manifest_digest(manifest: Manifest) -> str:
+    """By what later stages know what this one made."""
+    return identity_digest({"identity": manifest.identity, "inputs": manifest.inputs})
+
+
+def read_begun(directory: Path) -> Manifest | None:
     """What an unfinished training stage was begun with."""
     path = directory / BEGUN
     return read_record(path, Manifest) if path.exists() else None
@@ -227,9 +265,9 @@ def _stale_message(stage: str, changed: list[str], old: Manifest, wanted: Mappin
     return "\n".join(lines)
 
 
-def _set_aside(run_dir: Path, first: str) -> None:
-    """Renames the directories of this stage and all after it to `NAME.old-K`."""
-    for name in STAGE_NAMES[STAGE_NAMES.index(first) :]:
+def set_aside(run_dir: Path, stages: Sequence[str]) -> None:
+    """Renames the directories of these stages to `NAME.old-K`."""
+    for name in stages:
         directory, count = run_dir / name, 1
         if directory.exists():
             while (aside := run_dir / f"{name}.old-{count}").exists():
