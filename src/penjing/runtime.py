@@ -114,6 +114,11 @@ class Runtime:
     world_size: int = 1
     threads: int = 1
 
+    @property
+    def pins_memory(self) -> bool:
+        """Whether batches are copied faster from memory that the system may not move."""
+        return self.device.type in ("cuda", "xpu")
+
     def gather(self, value: Any) -> list[Any]:
         """Every rank's JSON value, by rank; floats come through unchanged. All ranks must call."""
         if self.world_size == 1:

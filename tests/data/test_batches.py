@@ -1,9 +1,6 @@
-import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable
 from itertools import islice
-from random import Random
 
 import pytest
 import torch
@@ -98,38 +95,6 @@ def test_the_ranks_together_have_the_rows_of_one(make_shard: MakeShard, world_si
         wanted = [repr([t[r].tolist() for t in vars(step).values()]) for r in range(12)]
         assert sorted(rows) == sorted(wanted)
         assert {part.rows for part in parts} == {12 // world_size}
-
-
-def sequence(whole: RowStream, world_size: int, first_step: int, steps: int) -> Iterator[str]:
-    """The global sequence's rows, by their content, as `world_size` ranks have them."""
-    size = whole.rows_per_step
-    ranks = [
-        replace(whole, rank=rank, world_size=world_size).step_batches(first_step * size)
-        for rank in range(world_size)
-    ]
-    for _ in range(steps):
-        parts = [next(rank) for rank in ranks]
-        for row in range(size):
-            part = parts[row % world_size]
-            values = [tensor[row // world_size].numpy().tobytes() for tensor in vars(part).values()]
-            yield hashlib.sha256(b"".join(values)).hexdigest()
-
-
-def test_a_hundred_resumes_with_any_number_of_ranks_have_the_one_sequence(
-    make_shard: MakeShard,
-) -> None:
-    draws = Random(4)
-    texts = [[END, *draws.choices(range(1, 99), k=draws.randrange(1, 30))] for _ in range(400)]
-    whole = stream(make_shard)
-    shards = [make_shard(texts), *whole.shards[1:]]
-    whole = replace(whole, shards=shards, rows_per_step=24)
-    wanted = list(sequence(whole, 1, 0, 12))
-    assert len(set(wanted)) > 80  # of 288: the chats are few
-    for _ in range(100):
-        world_size, first = draws.choice((1, 2, 3, 4, 6, 8)), draws.randrange(10)
-        steps = draws.randrange(1, 3)
-        found = list(sequence(whole, world_size, first, steps))
-        assert found == wanted[first * 24 : (first + steps) * 24]
 
 
 @settings(

@@ -111,6 +111,19 @@ class RuntimeConfig:
         "auto", "precision of matrix products; auto measures both once a run", conduct=True
     )
     threads: int | None = setting(None, "CPU threads; default: all cores", at_least=1, conduct=True)
+    data_workers: int | None = setting(
+        None,
+        "threads that make batches ahead; default: 1 with an accelerator, else 0",
+        at_least=0,
+        at_most=64,
+        conduct=True,
+    )
+    prefetch_steps: int = setting(
+        2, "steps whose batches they make ahead", at_least=1, at_most=64, conduct=True
+    )
+    data_memory_bytes: int = setting(
+        2**31, "memory for shards that were read; the rest is read again", at_least=0, conduct=True
+    )
     state: str | None = setting(None, "folder or URL of chunks; default: the run's", conduct=True)
 
 

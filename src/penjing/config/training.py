@@ -92,6 +92,11 @@ class TrainingConfig:
     mixture: tuple[MixtureShare, ...] = setting(
         (), "shares of rows by source: a number, [start, end], or a table (docs/artifacts.md)"
     )
+    cut: Literal["anywhere", "overlong"] = setting(
+        "anywhere",
+        "texts cut: anywhere, so that 99.6 % of positions are filled; or only those longer than a "
+        "row, so that short texts stay whole",
+    )
     overlong: Literal["drop_oldest", "split", "drop"] = setting(
         "drop_oldest",
         "conversations longer than a row: drop their oldest turns, split them, or drop them",

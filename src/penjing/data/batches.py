@@ -8,6 +8,7 @@ Shapes: B rows, T positions.
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from operator import itemgetter
 from typing import Any, TypeVar
 
@@ -48,7 +49,7 @@ class Batch:
         return (_between(self, start, start + n) for start in range(0, self.rows, n))
 
     def to(self, device: torch.device | str) -> "Batch":
-        return _each(self, lambda tensor: tensor.to(device))
+        return _each(self, lambda tensor: tensor.to(device, non_blocking=True))
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class PreferenceBatch:
         return (_between(self, start, start + n) for start in range(0, self.rows, n))
 
     def to(self, device: torch.device | str) -> "PreferenceBatch":
-        return _each(self, lambda tensor: tensor.to(device))
+        return _each(self, lambda tensor: tensor.to(device, non_blocking=True))
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ class RolloutBatch:
         return replace(self, batch=narrow, sampled_logprobs=self.sampled_logprobs[:, :width])
 
     def to(self, device: torch.device | str) -> "RolloutBatch":
-        return _each(self, lambda tensor: tensor.to(device))
+        return _each(self, lambda tensor: tensor.to(device, non_blocking=True))
 
 
 Array = npt.NDArray[Any]
@@ -134,7 +135,8 @@ class RowStream:
 
     `shards` are the training shards of `sources_of(segments)`, in that order; `rows_per_step`
     counts all ranks' rows; each source's order is derived from `seed` (the stage's) and its name;
-    `marks` tell the turns of conversations of which the oldest are dropped.
+    `cut` and `overlong` are as in `SourceRows`; `marks` tell the turns of conversations of which
+    the oldest are dropped; of the shards about `memory_bytes` stay mapped in memory.
 
     Raises:
         DataError: a source without training rows, rows that ranks cannot share evenly, or shares
@@ -147,8 +149,10 @@ class RowStream:
     row_tokens: int
     end_of_text: int
     seed: int
+    cut: Cut = "anywhere"
     overlong: Overlong = "drop_oldest"
     marks: TurnMarks | None = None
+    memory_bytes: int = 1 << 31
     rank: int = 0
     world_size: int = 1
 
@@ -166,30 +170,56 @@ class RowStream:
                 shard.kind,
                 self.row_tokens,
                 key,
+                cut=self.cut,
                 overlong=self.overlong,
                 name=told,
             )
+        self._read_bytes = 0
         self.plan = MixturePlan(self.segments, self.row_tokens, self._sources)
 
     def rows_an_epoch(self) -> int:
         """Of all sources together."""
         return sum(rows.rows_an_epoch() for rows in self._sources.values())
 
-    def step_batches(self, first_row: int) -> Iterator[Batch]:
+    def replica(self) -> "RowStream":
+        """The same rows from the same shards, for another thread."""
+        return replace(self)
+
+    def step_batches(self, first_row: int, *, pinned: bool = False) -> Iterator[Batch]:
         """The steps from global row `first_row` on, without end; row g is rank g % world_size's."""
         while True:
-            step = range(first_row, first_row + self.rows_per_step)
-            yield self.pack([row for row in step if row % self.world_size == self.rank])
-            first_row = step.stop
+            yield self.step_batch(first_row, pinned=pinned)
+            first_row += self.rows_per_step
 
-    def pack(self, rows: Sequence[int]) -> Batch:
-        """These global rows as a batch, (len(rows), row_tokens)."""
+    def step_batch(
+        self, first_row: int, *, pinned: bool = False, on_row: Callable[[int], None] | None = None
+    ) -> Batch:
+        """This rank's rows of the step that begins at global row `first_row`."""
+        step = range(first_row, first_row + self.rows_per_step)
+        own = [row for row in step if row % self.world_size == self.rank]
+        return self.pack(own, pinned=pinned, on_row=on_row)
+
+    def pack(
+        self,
+        rows: Sequence[int],
+        *,
+        pinned: bool = False,
+        on_row: Callable[[int], None] | None = None,
+    ) -> Batch:
+        """These global rows as a batch, (len(rows), row_tokens); `on_row` is told of each."""
         marks = self.marks if self.overlong == "drop_oldest" else None
-        filler = _RowFiller(len(rows), self.row_tokens, self.end_of_text, marks)
+        filler = _RowFiller(len(rows), self.row_tokens, self.end_of_text, marks, pinned=pinned)
         for place, row in enumerate(rows):
             source, within = self.plan.source_of(row)
             name = self.plan.sources[source]
             filler.fill(place, self.shards[source], self._sources[name].row(within))
+            if on_row:
+                on_row(row)
+        self._read_bytes += len(rows) * self.row_tokens * self.shards[0].token_bytes
+        if self._read_bytes > self.memory_bytes:
+            self._read_bytes = 0
+            for shard in self.shards:
+                shard.release()
         return filler.batch()
 
 
@@ -238,7 +268,7 @@ def validation_batch(
 
 def _validation_rows(shard: Shard, row_tokens: int, rows: int) -> list[Row]:
     lengths = shard.lengths()
-    cut: Cut = "anywhere" if shard.kind == "documents" else "never"
+    cut: Cut = "overlong" if shard.kind == "documents" else "never"
     filled = np.cumsum(np.minimum(lengths, row_tokens) if cut == "never" else lengths)
     # A whole block even for a few rows: else one long book could be all that is measured.
     documents = max(BLOCK_DOCUMENTS, int(np.searchsorted(filled, rows * row_tokens)) + 1)
@@ -279,14 +309,27 @@ class _RowFiller:
     """The arrays of a batch while its rows are written; what is not written is padding."""
 
     def __init__(
-        self, rows: int, row_tokens: int, end_of_text: int, marks: TurnMarks | None = None
+        self,
+        rows: int,
+        row_tokens: int,
+        end_of_text: int,
+        marks: TurnMarks | None = None,
+        *,
+        pinned: bool = False,
     ) -> None:
+        # Pinned memory comes from torch's cache, which takes it back when the copy is done: after
+        # a few steps none is allocated any more.
+        new = partial(torch.full, (rows, row_tokens), pin_memory=pinned)
+        self._batch = Batch(
+            new(end_of_text, dtype=torch.int64),
+            new(end_of_text, dtype=torch.int64),
+            new(0, dtype=torch.float32),
+            new(-1, dtype=torch.int64),
+        )
         self._marks = marks
-        shape = (rows, row_tokens)
-        self._tokens = np.full(shape, end_of_text, dtype=np.int64)
-        self._targets = np.full(shape, end_of_text, dtype=np.int64)
-        self._weights = np.zeros(shape, dtype=np.float32)
-        self._document_ids = np.full(shape, -1, dtype=np.int64)
+        self._tokens, self._targets = self._batch.tokens.numpy(), self._batch.targets.numpy()
+        self._weights = self._batch.loss_weights.numpy()
+        self._document_ids = self._batch.document_ids.numpy()
 
     def fill(self, row: int, shard: Shard, pieces: Row) -> None:
         start = 0
@@ -314,5 +357,4 @@ class _RowFiller:
         self._document_ids[row, start:stop] = number
 
     def batch(self) -> Batch:
-        arrays = (self._tokens, self._targets, self._weights, self._document_ids)
-        return Batch(*(torch.from_numpy(array) for array in arrays))
+        return self._batch

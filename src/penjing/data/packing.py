@@ -159,6 +159,7 @@ class SourceRows:
 
     Each epoch permutes the documents anew; blocks of 4,096 consecutive ones are packed, and the
     rows of a block shuffled. Blocks are planned when first needed; of old ones only counts stay.
+    `cut` is for documents, `overlong` for conversations.
     """
 
     def __init__(
@@ -168,6 +169,7 @@ class SourceRows:
         row_tokens: int,
         key: int,
         *,
+        cut: Cut = "anywhere",
         overlong: Overlong = "drop_oldest",
         name: str = "the source",
     ) -> None:
@@ -185,7 +187,7 @@ class SourceRows:
                 "model.max_position_embeddings"
             )
         split: Cut = "overlong" if overlong == "split" else "never"
-        self._cut: Cut = "anywhere" if kind == "documents" else split
+        self._cut = cut if kind == "documents" else split
         self._row_tokens = row_tokens
         self._key = key
         self._blocks_an_epoch = -(-len(lengths) // BLOCK_DOCUMENTS)

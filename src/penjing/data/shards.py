@@ -7,6 +7,7 @@ document, and that the directory appears whole or not at all, is the shards stag
 
 import dataclasses
 import json
+import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,6 +155,17 @@ class Shard:
         if info.kind == "conversations":
             self._mask = _BlockReader(f"{stem}.mask", "|u1", info.tokens, blocks["mask"])
 
+    @property
+    def token_bytes(self) -> int:
+        """Of one id on disk, with its mask."""
+        return self._ids.itemsize + (self._mask is not None)
+
+    def release(self) -> None:
+        """Give the memory of what was read back to the system."""
+        for reader in (self._ids, self._ends, self._mask):
+            if reader is not None:
+                reader.release()
+
     def lengths(self) -> npt.NDArray[np.int64]:
         """Ids of each document, (documents,) int64."""
         ends = self._ends.read(0, self.documents).astype(np.int64)
@@ -252,29 +264,36 @@ class _BlockReader:
     def __init__(self, path: str, dtype: str, length: int, hashes: list[str]) -> None:
         self._path, self._hashes = path, hashes
         self._unchecked = bytearray(b"\x01") * len(hashes)
-        self._itemsize = np.dtype(dtype).itemsize
+        self.itemsize = np.dtype(dtype).itemsize
         try:
             found = Path(path).stat().st_size
-            # An empty file cannot be mapped.
-            raw = np.memmap(path, dtype=np.uint8, mode="r") if found else np.empty(0, np.uint8)
+            self._map = None
+            if found:  # an empty file cannot be mapped
+                with Path(path).open("rb") as file:
+                    self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except OSError as error:
             raise ArtifactError(f"{path}: cannot be read: {error.strerror}: {_REMAKE}") from error
-        wanted = length * self._itemsize
+        wanted = length * self.itemsize
         if found != wanted:
             raise ArtifactError(f"{path}: has {found} bytes instead of {wanted}: {_REMAKE}")
-        self._values: npt.NDArray[Any] = np.asarray(raw).view(dtype)
+        self._values: npt.NDArray[Any] = np.frombuffer(self._map or b"", dtype=dtype)
 
     def read(self, start: int, stop: int) -> npt.NDArray[Any]:
         """A read-only view of the elements [start, stop)."""
-        last = -(-stop * self._itemsize // BLOCK_BYTES)
-        block = self._unchecked.find(1, start * self._itemsize // BLOCK_BYTES, last)
+        last = -(-stop * self.itemsize // BLOCK_BYTES)
+        block = self._unchecked.find(1, start * self.itemsize // BLOCK_BYTES, last)
         while block >= 0:
             self._check(block)
             block = self._unchecked.find(1, block + 1, last)
         return self._values[start:stop]
 
+    def release(self) -> None:
+        """Let go of the pages in memory; the system's cache of the file may keep them."""
+        if self._map:
+            self._map.madvise(mmap.MADV_DONTNEED)
+
     def _check(self, block: int) -> None:
-        size = BLOCK_BYTES // self._itemsize
+        size = BLOCK_BYTES // self.itemsize
         data = self._values[block * size : (block + 1) * size].tobytes()
         if xxhash.xxh3_64_hexdigest(data) != self._hashes[block]:
             raise ArtifactError(

@@ -12,9 +12,9 @@ from typing import Any
 
 from penjing.config.training import TrainingConfig
 from penjing.data.batches import RowStream, ValidationRows, validation_batch
+from penjing.data.feeding import Feeding, feed
 from penjing.data.mixture import Segment, sources_of
 from penjing.data.overlong import TurnMarks
-from penjing.data.packing import Overlong
 from penjing.data.shards import Shard, open_shard
 from penjing.errors import ConfigError
 from penjing.evaluate.bits_per_byte import TextLoss, text_loss
@@ -51,7 +51,11 @@ def train_on_mixture(
     rows = rows_per_step(section, model.shape)
 
     def opened(segments: Sequence[Segment]) -> RowStream:
-        return open_stream(context, stage, segments, rows, tokenizer, runtime, section.overlong)
+        return replace(
+            open_stream(context, stage, segments, rows, tokenizer, runtime),
+            cut=section.cut,
+            overlong=section.overlong,
+        )
 
     whole = tuple(replace(share, points=(), epochs=None) for share in section.mixture)
     whole = tuple(replace(share, start=1.0, end=1.0) for share in whole)
@@ -70,7 +74,7 @@ def train_on_mixture(
         section,
         model,
         objective=next_token,
-        open_batches=lambda step: stream.step_batches(step * rows),
+        open_batches=lambda step: feed(stream, step * rows, feeding_of(context, runtime)),
         steps=plan.steps,
         rows_per_step=rows,
         probes=tuple(_probes(context, stage, section, tokenizer, runtime, model)),
@@ -91,7 +95,6 @@ def open_stream(
     rows: int,
     tokenizer: Tokenizer,
     runtime: Runtime,
-    overlong: Overlong = "drop_oldest",
 ) -> RowStream:
     """The rows of a stage, so many a step: a pure function of its plan and the shards."""
     if rows % runtime.world_size:
@@ -109,15 +112,22 @@ def open_stream(
         row_tokens=context.config.model.max_position_embeddings,
         end_of_text=tokenizer.end_of_text,
         seed=seed_for(context.config.seed, stage, "order"),
-        overlong=overlong,
         marks=TurnMarks(
             tokenizer.im_start,
             (tokenizer.im_start, *tokenizer.encode("assistant\n")),
             tokenizer.special_id("<tool_response>"),
         ),
+        memory_bytes=context.config.runtime.data_memory_bytes,
         rank=runtime.rank,
         world_size=runtime.world_size,
     )
+
+
+def feeding_of(context: StageContext, runtime: Runtime) -> Feeding:
+    """How the run's batches are made: ahead where the device would wait for them."""
+    wanted = context.config.runtime
+    ahead = int(runtime.pins_memory) if wanted.data_workers is None else wanted.data_workers
+    return Feeding(ahead, wanted.prefetch_steps, runtime.pins_memory)
 
 
 def _seconds_per_step(
