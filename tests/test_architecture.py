@@ -45,7 +45,7 @@ TORCH_FREE = {
     "text",
     "sources",
 } | {"sandbox", "tasks", "synthetic", "report", "cli", "data"}
-WITH_TORCH = {"data.batches"}
+WITH_TORCH = {"data.batches", "data.feeding"}
 FORBIDDEN_NAMES = {"utils", "util", "common", "helpers", "misc", "base", "core", "manager"}
 
 

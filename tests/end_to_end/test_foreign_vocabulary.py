@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
@@ -82,6 +83,47 @@ def test_a_run_takes_a_foreign_vocabulary_and_trains_on_its_ids(folder: Path) ->
     again = tokenizers.Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
     assert again.encode("The tree's leaves").ids == theirs.encode("The tree's leaves").ids
     assert again.token_to_id("<|im_end|>") == ours.im_end
+
+
+def test_files_of_their_ids_make_the_shards_of_their_text(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    theirs = tokenizers.Tokenizer.from_file(str(folder / "theirs" / "tokenizer.json"))
+    texts = [(folder / name).read_text() for name in sorted(f"{n}.txt" for n in range(20))]
+    ids = [one for text in texts for one in (*theirs.encode(text).ids, 0)]
+    np.array(ids, dtype="<u2").tofile(folder / "ids.bin")
+    run_file = folder / "mine.toml"
+    run_file.write_text(
+        RUN.replace("[pretrain]", '[sources.ids]\npaths = ["ids.bin"]\ntoken_end = 0\n[pretrain]')
+    )
+    command = [str(run_file), "--runs", str(folder / "runs")]
+
+    assert main(["tokenizer", *command]) == 0
+    assert main(["shards", *command]) == 0
+
+    shards = folder / "runs" / "mine" / "shards"
+    for split in ("train", "validation"):
+        for suffix in ("bin", "idx", "json"):
+            text = (shards / f"mine.{split}.{suffix}").read_bytes()
+            assert (shards / f"ids.{split}.{suffix}").read_bytes() == text
+    run_file.write_text(run_file.read_text().replace("token_end = 0", "token_end = 5"))
+    assert main(["shards", *command, "--redo"]) == 1
+    assert "the id 0, which is no text in the run's tokenizer" in capsys.readouterr().err
+
+
+def test_ids_of_another_vocabulary_are_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    theirs = tokenizers.Tokenizer.from_file(str(folder / "theirs" / "tokenizer.json"))
+    letters = [one for letter in "The tree stood" for one in theirs.encode(letter).ids]
+    np.array([*letters, 0] * 9, dtype="<u2").tofile(folder / "ids.bin")
+    run_file = folder / "mine.toml"
+    run_file.write_text(RUN.replace('paths = ["*.txt"]', 'paths = ["ids.bin"]\ntoken_end = 0'))
+    command = [str(run_file), "--runs", str(folder / "runs")]
+
+    assert main(["tokenizer", *command]) == 0
+    assert main(["shards", *command]) == 1
+    assert "they are of another one" in capsys.readouterr().err
 
 
 def test_check_says_how_many_ids_there_are(

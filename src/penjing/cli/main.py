@@ -60,6 +60,11 @@ examples
 or run file, 75 stopped and resumable, 130 interrupted.
 """
 
+EDIT = """\
+Take over what changed in the run file of a run that is being trained: new sources, and mixtures.
+Every source goes on where it is; `penjing train` then goes on.
+"""
+
 PARTS = ("count", "reduce", "train", "eval")
 VERBS = ("demo", "inspect", "new", "check", "train", "edit", *STAGE_NAMES, "chat")
 
@@ -129,20 +134,7 @@ def _parser() -> argparse.ArgumentParser:
         verb.add_argument(
             "--extend", action="store_true", help="go on to a longer horizon (more steps)"
         )
-    verb = verbs.add_parser(
-        "edit",
-        parents=[runs],
-        description="Take over what changed in the run file of a run that is being trained: new "
-        "sources, and mixtures. Every source goes on where it is; `penjing train` then goes on.",
-    )
-    verb.add_argument("run_file", type=Path, metavar="RUN.toml")
-    verb.add_argument(
-        "--blend-tokens",
-        type=int,
-        metavar="N",
-        help="the new shares come in over so many tokens (a twentieth of the stage)",
-    )
-    verb.add_argument("--abrupt", action="store_true", help="let many rows change at once")
+    _add_edit(verbs.add_parser("edit", parents=[runs], description=EDIT))
     verb = verbs.add_parser("check", parents=[settings], description="Check a run file.")
     verb.add_argument("run_file", type=Path, metavar="RUN.toml")
     verb = verbs.add_parser("new", parents=[common], description="Write a run file.")
@@ -171,6 +163,17 @@ def _add_corpus_options(verb: argparse.ArgumentParser, stage: str) -> None:
     verb.add_argument("--task", metavar="I/N", help="do every N-th chunk, from the I-th on, alone")
     verb.add_argument("--engine", choices=("local", "ray"), default="local", help="where (local)")
     verb.add_argument("--no-resume", action="store_true", help="make finished chunks again, too")
+
+
+def _add_edit(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("run_file", type=Path, metavar="RUN.toml")
+    verb.add_argument(
+        "--blend-tokens",
+        type=int,
+        metavar="N",
+        help="the new shares come in over so many tokens (a twentieth of the stage)",
+    )
+    verb.add_argument("--abrupt", action="store_true", help="let many rows change at once")
 
 
 def _add_chat(verb: argparse.ArgumentParser) -> None:

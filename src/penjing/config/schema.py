@@ -140,6 +140,10 @@ class SourceConfig:
         (), "files held out whole; without them, a share of the rows is (validation_fraction)"
     )
     text_field: str = setting("text", "the key or column that holds a document's text")
+    token_dtype: Literal["uint16", "uint32"] = setting("uint16", "of the ids in raw .bin files")
+    token_end: int | None = setting(
+        None, "the id between documents in .bin and .npy files of ids", at_least=0
+    )
     synthetic: str | None = setting(None, "name of a built-in generator, instead of paths")
     rows: int | None = setting(
         None, "rows to generate (synthetic) or to read at most (files)", at_least=1

@@ -110,7 +110,9 @@ def _measured(
 def run_texts(context: StageContext) -> dict[str, list[str]]:
     """Some of the run's documents, and some that the shards stage holds out of training."""
     config = context.config
-    sources = [source for source in config.sources if source.kind == "documents"]
+    # Sources with an id between their documents hold ids instead of text.
+    documents = (source for source in config.sources if source.kind == "documents")
+    sources = [source for source in documents if source.token_end is None]
     found: dict[str, list[str]] = {"train": [], "validation": []}
     for source in sources:
         share = 0.0 if source.validation_paths else config.shards.validation_fraction

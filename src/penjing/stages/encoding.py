@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from penjing.config.schema import ShardsConfig, SourceConfig
 from penjing.data.chunks import Advance, Chunk, Job
 from penjing.data.shards import ShardWriter
+from penjing.errors import DataError
 from penjing.sources.quarantine import Quarantine
 from penjing.stages.inputs import SourcePart, source_parts
 from penjing.text.template import render_many
@@ -28,6 +29,9 @@ FORMAT = 2
 
 _CONVERSATIONS = 256
 """Rendered at once."""
+
+CHECKED_DOCUMENTS = 100
+"""First documents of a chunk of ids that are decoded and encoded again."""
 
 QUARANTINE = "quarantine.jsonl"
 SPLITS = ("train", "validation")
@@ -123,6 +127,9 @@ def _add(writer: ShardWriter, rows: EncodedRows, chosen: NDArray[np.bool_]) -> N
 def _documents(
     part: SourcePart, tokenizer: Tokenizer, below: int, quarantine: Quarantine
 ) -> Iterator[EncodedRows]:
+    if part.holds_tokens:
+        yield from _encoded_documents(part, tokenizer, below, quarantine)
+        return
     for batch in part.document_batches(quarantine):
         ids, ends = tokenizer.encode_batch(batch.data, batch.ends)
         lengths = np.diff(ends, prepend=0)
@@ -132,6 +139,49 @@ def _documents(
             np.diff(batch.ends, prepend=0),
             None,
             np.array([is_held_out(text, below) for text in batch.texts()], dtype=np.bool_),
+        )
+
+
+def _encoded_documents(
+    part: SourcePart, tokenizer: Tokenizer, below: int, quarantine: Quarantine
+) -> Iterator[EncodedRows]:
+    """Documents whose ids others made: taken over if this tokenizer makes the same of their text.
+
+    Raises:
+        DataError: the ids are of another vocabulary.
+    """
+    byte_lengths, unchecked = tokenizer.byte_lengths(), CHECKED_DOCUMENTS
+    for file, found in part.token_documents():
+        ids, lengths = found.ids, found.lengths
+        quarantine.seen(len(lengths))
+        if ids.max() >= len(byte_lengths) or (byte_lengths[ids] == 0).any():
+            wrong = ids[(ids >= len(byte_lengths)) | (byte_lengths[ids % len(byte_lengths)] == 0)]
+            raise DataError(
+                f"{file}: holds the id {int(wrong[0])}, which is no text in the run's tokenizer of "
+                f"{tokenizer.vocab_size} ids: the file is of another, or token_end is wrong"
+            )
+        ends = np.cumsum(lengths)
+        texts = [tokenizer.decode_bytes(own.tolist()) for own in np.split(ids, ends[:-1].tolist())]
+        for text, own in zip(texts[:unchecked], np.split(ids, ends[:-1].tolist()), strict=False):
+            _require_same_ids(file, tokenizer, text, own)
+        unchecked = max(0, unchecked - len(texts))
+        yield EncodedRows(
+            np.insert(ids, ends - lengths, tokenizer.end_of_text),
+            lengths + 1,
+            np.add.reduceat(byte_lengths[ids], ends - lengths),
+            None,
+            np.array([is_held_out(text, below) for text in texts], dtype=np.bool_),
+        )
+
+
+def _require_same_ids(file: str, tokenizer: Tokenizer, text: bytes, ids: NDArray[np.int64]) -> None:
+    data = np.frombuffer(text, dtype=np.uint8)
+    again, _ = tokenizer.encode_batch(data, np.array([len(data)]))
+    if not np.array_equal(again, ids):
+        raise DataError(
+            f"{file}: its ids {ids[:6].tolist()} read {text[:40].decode(errors='replace')!r} in "
+            f"the run's tokenizer, which would write {again[:6].tolist()}: they are of another "
+            "one; take that with [tokenizer] from"
         )
 
 

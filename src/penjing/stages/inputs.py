@@ -16,8 +16,10 @@ from penjing.artifacts.remote import place
 from penjing.config.schema import SourceConfig
 from penjing.data.chunks import InputFile, input_file
 from penjing.data.texts import TextBatch, batched, document_batches
+from penjing.errors import DataError
 from penjing.sources.quarantine import Quarantine
 from penjing.sources.rows import convert, documents, find_files, rows
+from penjing.sources.token_files import TOKEN_FILES, TokenDocuments, token_documents
 from penjing.synthetic import generators
 from penjing.text.conversation import Conversation, Preference
 from penjing.text.conversation_forms import form_of, read_conversation, read_preference
@@ -88,11 +90,42 @@ class SourcePart:
             path = place(file.name, self.base, "sources")
             yield from document_batches(path, file.name, source.text_field, quarantine)
 
+    @property
+    def holds_tokens(self) -> bool:
+        """Whether its files hold ids instead of text."""
+        return any(file.name.endswith(TOKEN_FILES) for file in self.inputs)
+
+    def token_documents(self) -> Iterator[tuple[str, TokenDocuments]]:
+        """The documents of files of ids, each batch with its file.
+
+        Raises:
+            DataError: `token_end` is not given, or text lies among them.
+        """
+        source = self.source
+        if source.token_end is None:
+            raise DataError(
+                f"sources.{source.name}: {self.inputs[0].name} holds token ids: give token_end, "
+                "the id that stands between its documents (GPT-2's is 50256)"
+            )
+        for file in self.inputs:
+            if not file.name.endswith(TOKEN_FILES):
+                raise DataError(
+                    f"{file.name}: a text file among files of ids: make it its own source"
+                )
+            path = place(file.name, self.base, "sources")
+            for found in token_documents(path, file.name, source.token_dtype, source.token_end):
+                yield file.name, found
+
     def conversations(self, quarantine: Quarantine, forms: Counter[str]) -> Iterator[Conversation]:
         return open_conversations(self.source, self.base, self.seed, quarantine, forms)
 
     def training_batches(self, quarantine: Quarantine) -> Iterator[TextBatch]:
         """What a tokenizer is trained on, of any kind of source."""
+        if self.holds_tokens:
+            raise DataError(
+                f"{self.inputs[0].name} holds token ids, and a tokenizer is trained on text: take "
+                "the one that made them with [tokenizer] from"
+            )
         if self.source.kind == "documents":
             return self.document_batches(quarantine)
         return batched(self._training_texts(quarantine))
@@ -127,6 +160,8 @@ def source_parts(
         size = _ROW_BYTES * (source.rows or 0)
         return [SourcePart(source, base, seed, source.name, settings, (), size)]
     settings |= {"text_field": source.text_field, "rows": source.rows}
+    if source.token_end is not None:
+        settings |= {"token_dtype": source.token_dtype, "token_end": source.token_end}
     groups = _groups(find_files(source.paths, base), chunk_files, whole=whole or bool(source.rows))
     parts = []
     for files in groups:
