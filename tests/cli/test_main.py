@@ -23,6 +23,7 @@ max_position_embeddings = 64
 synthetic = "stories"
 rows = 10
 [pretrain]
+steps = 9
 tokens_per_step = 64
 mixture = { stories = 1 }
 """

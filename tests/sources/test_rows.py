@@ -3,12 +3,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from penjing.config.schema import SourceConfig
 from penjing.errors import DataError
 from penjing.sources.quarantine import Quarantine
-from penjing.sources.rows import convert, documents, find_files, rows, text_digest
+from penjing.sources.rows import convert, documents, rows, text_digest
 
 
 def write(folder: Path, name: str, *values: Any) -> None:
@@ -26,30 +24,6 @@ def test_documents_come_in_the_order_of_file_names(tmp_path: Path) -> None:
     assert {document.source for document in found} == {"tales"}
     assert found[0].digest == text_digest("first")
     assert found[0].digest.startswith("a7937b64b8caa58f")
-
-
-def test_globs_reach_down_and_absolute_paths_work(tmp_path: Path) -> None:
-    write(tmp_path, "deep/er/x[1].jsonl", {"text": "x"})
-    deep = [tmp_path / "deep" / "er" / "x[1].jsonl"]
-    assert find_files(["**/*.jsonl"], tmp_path) == deep
-    assert find_files([str(deep[0])], Path("/")) == deep
-
-
-@pytest.mark.parametrize(
-    ("path", "hint"),
-    [
-        ("storys.jsonl", "did you mean stories.jsonl?"),
-        ("*.parquet", "has stories.jsonl"),
-        ("nowhere/*.txt", "no directory"),
-        ("empty/x.txt", "has no files"),
-    ],
-)
-def test_a_path_without_files_shows_near_misses(tmp_path: Path, path: str, hint: str) -> None:
-    write(tmp_path, "stories.jsonl")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="no such file") as error:
-        find_files([path], tmp_path)
-    assert hint in str(error.value)
 
 
 def test_rows_without_a_usable_text_are_quarantined_with_reasons(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from penjing.config.loading import load_run
 from penjing.errors import ConfigError, DataError
-from penjing.sources.rows import find_files
+from penjing.sources.listing import find_files
 from penjing.stages.new import new_run
 
 CHAT = {"messages": [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Ho."}]}

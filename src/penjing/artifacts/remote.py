@@ -6,6 +6,7 @@ on disk are `artifacts.directories`' duty, which sends what lies at a URL here.
 
 import hashlib
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -60,6 +61,27 @@ def version(path: Path) -> int:
         return path.stat().st_mtime_ns
     system, name = _file_system(path)
     return int(hashlib.sha256(system.ukey(name).encode()).hexdigest()[:15], 16)
+
+
+@dataclass(frozen=True)
+class RemoteFacts:
+    """What a store says of a file: its bytes, a text that changes with it, and its sha256."""
+
+    size: int | None
+    version: str
+    sha256: str | None
+
+
+def facts(path: Path) -> RemoteFacts:
+    """Asks the store of a file at a URL anew."""
+    system, name = _file_system(path)
+    system.invalidate_cache()
+    info = system.info(name)
+    kept = "size etag mtime created lastmodified last-modified content-md5 digest blob_id versionid"
+    known = {key.lower(): str(value) for key, value in info.items() if key.lower() in kept.split()}
+    lfs = info.get("lfs") or {}
+    sha256 = lfs.get("sha256") or info.get("sha256")
+    return RemoteFacts(info.get("size"), str(sorted(known.items())), sha256)
 
 
 def _file_system(path: Path) -> tuple[Any, str]:

@@ -111,6 +111,10 @@ class RuntimeConfig:
         "auto", "precision of matrix products; auto measures both once a run", conduct=True
     )
     threads: int | None = setting(None, "CPU threads; default: all cores", at_least=1, conduct=True)
+    cache: str | None = setting(None, "folder of remote files; default: RUNS/.cache", conduct=True)
+    cache_bytes: int = setting(
+        20_000_000_000, "size of the cache, besides files in use", at_least=0, conduct=True
+    )
     data_workers: int | None = setting(
         None,
         "threads that make batches ahead; default: 1 with an accelerator, else 0",
@@ -139,8 +143,13 @@ class SourceConfig:
     validation_paths: tuple[str, ...] = setting(
         (), "files held out whole; without them, a share of the rows is (validation_fraction)"
     )
+    checksums: str | None = setting(
+        None, "file or URL of lines `SHA256  NAME`: every file must have its digest"
+    )
     text_field: str = setting("text", "the key or column that holds a document's text")
-    token_dtype: Literal["uint16", "uint32"] = setting("uint16", "of the ids in raw .bin files")
+    token_dtype: Literal["uint16", "uint32"] | None = setting(
+        None, "of the ids in raw .bin files; default: uint16"
+    )
     token_end: int | None = setting(
         None, "the id between documents in .bin and .npy files of ids", at_least=0
     )

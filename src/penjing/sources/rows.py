@@ -5,18 +5,19 @@ made of rows by the stages (`convert`).
 """
 
 import difflib
-import glob
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-from penjing.artifacts.remote import is_remote, matching, name_of, place
+from penjing.artifacts.remote import name_of
 from penjing.config.schema import SourceConfig
 from penjing.errors import DataError
+from penjing.sources.cache import Cache, local
 from penjing.sources.formats import read_file
+from penjing.sources.listing import digest_of, find_files, read_checksums
 from penjing.sources.quarantine import Quarantine, Row
 
 Converted = TypeVar("Converted")
@@ -36,45 +37,11 @@ def text_digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def find_files(paths: Sequence[str], base: Path) -> list[Path]:
-    """The files that paths, globs (relative to `base`) and URLs name, each once, sorted.
-
-    Raises:
-        DataError: a path or glob names no file; near misses are shown.
-    """
-    found: set[Path] = set()
-    for pattern in paths:
-        plain = place(pattern, base, "sources")
-        if is_remote(plain):
-            at_url = matching(plain)
-            if not at_url:
-                raise DataError(f"{pattern}: no such file")
-            found.update(at_url)
-            continue
-        names = [str(plain)] if plain.exists() else glob.glob(str(plain), recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
-        files = {Path(name) for name in names if Path(name).is_file()}
-        if not files:
-            raise DataError(f"{plain}: no such file{_near_misses(plain)}")
-        found |= files
-    return sorted(found, key=str)
-
-
-def _near_misses(path: Path) -> str:
-    folder = path.parent
-    if not folder.is_dir():
-        return f", and no directory {folder}"
-    names = sorted(entry.name for entry in folder.iterdir() if entry.is_file())
-    if not names:
-        return f": {folder} has no files"
-    near = difflib.get_close_matches(path.name, names, n=3, cutoff=0.5)
-    if near:
-        return f"; did you mean {' or '.join(near)}?"
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return f"; {folder} has {', '.join(names[:5])}{more}"
-
-
-def rows(config: SourceConfig, base: Path, quarantine: Quarantine) -> Iterator[Row]:
-    """The rows of a source's files, at most `config.rows`.
+def rows(
+    config: SourceConfig, base: Path, quarantine: Quarantine, cache: Cache | None = None
+) -> Iterator[Row]:
+    """The rows of a source's files, at most `config.rows`; remote ones are read through `cache`,
+    or as a stream without one.
 
     Raises:
         DataError: a file is missing, of an unknown format, damaged or cut short.
@@ -82,18 +49,37 @@ def rows(config: SourceConfig, base: Path, quarantine: Quarantine) -> Iterator[R
     every = (
         row
         for path in find_files(config.paths, base)
-        for row in _read(path, config, base, quarantine)
+        for row in _read(path, config, base, quarantine, cache)
     )
     return islice(every, config.rows)
 
 
-def _read(path: Path, config: SourceConfig, base: Path, quarantine: Quarantine) -> Iterator[Row]:
+def _read(
+    path: Path, config: SourceConfig, base: Path, quarantine: Quarantine, cache: Cache | None
+) -> Iterator[Row]:
     file = name_of(path, base)
     text_field = config.text_field if config.kind == "documents" else None
-    return read_file(path, file, text_field, quarantine)
+    if cache is None:
+        yield from read_file(path, file, text_field, quarantine)
+        return
+    with local(path, cache, listed_digest(path, config, base)) as copy:
+        yield from read_file(copy, file, text_field, quarantine)
 
 
-def documents(config: SourceConfig, base: Path, quarantine: Quarantine) -> Iterator[Document]:
+def listed_digest(path: Path, config: SourceConfig, base: Path) -> str | None:
+    """The sha256 that a source's list has of a file; None without a list.
+
+    Raises:
+        DataError: the list cannot be read, or does not have the file.
+    """
+    if config.checksums is None:
+        return None
+    return digest_of(path, read_checksums(config.checksums, base), config.checksums)
+
+
+def documents(
+    config: SourceConfig, base: Path, quarantine: Quarantine, cache: Cache | None = None
+) -> Iterator[Document]:
     """The documents of a source; rows without a usable text are quarantined.
 
     Raises:
@@ -104,7 +90,7 @@ def documents(config: SourceConfig, base: Path, quarantine: Quarantine) -> Itera
         text = document_text(value, config.text_field)
         return Document(text, config.name, text_digest(text))
 
-    return convert(rows(config, base, quarantine), document, quarantine)
+    return convert(rows(config, base, quarantine, cache), document, quarantine)
 
 
 def convert(

@@ -133,7 +133,8 @@ def _drawn(
     possible = ["train"] * (held_out_below < 2**32) + ["validation"] * (held_out_below > 0)
     found: dict[str, list[str]] = {split: [] for split in possible}
     left, read = dict.fromkeys(possible, wanted_bytes), 0
-    for text in open_documents(source, context.base, context.config.seed, Quarantine()):
+    where = (context.base, context.config.seed)
+    for text in open_documents(source, *where, Quarantine(), context.cache):
         raw = utf8(text)
         split = "validation" if is_held_out(raw, held_out_below) else "train"
         if left[split] > 0:

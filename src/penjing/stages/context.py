@@ -15,6 +15,7 @@ from penjing.artifacts.stage import read_manifest
 from penjing.config.schema import RunConfig
 from penjing.data.corpus import Conduct
 from penjing.errors import ArtifactError
+from penjing.sources.cache import Cache
 from penjing.text.tokenizer import Tokenizer, load_tokenizer
 
 Show = Callable[[Progress], None]
@@ -41,6 +42,13 @@ class StageContext:
     def conduct_with(self, workers: int | None) -> Conduct:
         """How jobs are run, with so many local processes; None: one a core."""
         return replace(self.conduct, workers=workers or os.cpu_count() or 1)
+
+    @property
+    def cache(self) -> Cache:
+        """Where remote files are kept: one folder for all runs beside each other."""
+        wanted = self.config.runtime
+        folder = self.base / wanted.cache if wanted.cache else self.run_dir.parent / ".cache"
+        return Cache(folder, wanted.cache_bytes)
 
     def work_directory(self, stage: str) -> Path:
         """Where a job over the corpus keeps its finished chunks: a folder, or a place at a URL.

@@ -22,6 +22,7 @@ from penjing.data.word_runs import (
     run_name,
 )
 from penjing.errors import ArtifactError
+from penjing.sources.cache import Cache
 from penjing.sources.quarantine import Quarantine
 from penjing.stages.inputs import SourcePart, source_parts
 from penjing.text import native
@@ -65,6 +66,7 @@ def count_job(
     sources: Sequence[SourceConfig],
     base: Path,
     seed: int,
+    cache: Cache,
     workers: int,
 ) -> Job:
     """The plan of the count. A limited source is one chunk: a limit counts from its first text."""
@@ -86,7 +88,8 @@ def count_job(
     chunks = []
     for source in sources:
         whole = any(limit is not None for limit in limits)
-        for part in source_parts(source, base, seed, chunk_files=config.chunk_files, whole=whole):
+        files = config.chunk_files
+        for part in source_parts(source, base, seed, cache, chunk_files=files, whole=whole):
             settings = shared | part.settings
             how = Counting(identity_digest(settings), pattern, partitions, memory)
             task = CountTask(part, how, limits[0], limits[1], config.doc_cap_chars)

@@ -91,7 +91,7 @@ def _pairs(
     listed = path.with_name("quarantine.jsonl")
     disk.remove(listed)  # of a session that was killed
     quarantine, source = Quarantine(listed), config.source(section.source)
-    found = open_preferences(source, context.base, config.seed, quarantine)
+    found = open_preferences(source, context.base, config.seed, quarantine, context.cache)
     limit = reference.shape.max_position_embeddings
     rendered = [_render(tokenizer, pair) for pair in found]
     quarantine.check(config.shards.max_bad_row_fraction)

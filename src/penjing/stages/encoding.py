@@ -19,6 +19,7 @@ from penjing.config.schema import ShardsConfig, SourceConfig
 from penjing.data.chunks import Advance, Chunk, Job
 from penjing.data.shards import ShardWriter
 from penjing.errors import DataError
+from penjing.sources.cache import Cache
 from penjing.sources.quarantine import Quarantine
 from penjing.stages.inputs import SourcePart, source_parts
 from penjing.text.template import render_many
@@ -64,6 +65,7 @@ def encode_job(
     sources: Sequence[SourceConfig],
     base: Path,
     seed: int,
+    cache: Cache,
     tokenizer: Tokenizer,
 ) -> Job:
     """The plan: every source but preferences, in order, in chunks of its files."""
@@ -76,8 +78,8 @@ def encode_job(
             if not (files.paths or files.synthetic) or (files.synthetic and held_out == 1.0):
                 continue
             settings = shared | {"held_out": held_out}
-            parts = source_parts(files, base, seed, chunk_files=config.chunk_files, whole=False)
-            for part in parts:
+            number = config.chunk_files
+            for part in source_parts(files, base, seed, cache, chunk_files=number, whole=False):
                 task = EncodeTask(part, int(held_out * 2**32))
                 own = settings | part.settings
                 chunks.append(Chunk(part.label, own, part.inputs, part.size, task))

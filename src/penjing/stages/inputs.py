@@ -5,20 +5,23 @@ cut into chunks for a job over the whole corpus is said here too.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import xxhash
 
-from penjing.artifacts.remote import place
+from penjing.artifacts.remote import is_remote, place
 from penjing.config.schema import SourceConfig
 from penjing.data.chunks import InputFile, input_file
 from penjing.data.texts import TextBatch, batched, document_batches
 from penjing.errors import DataError
+from penjing.sources.cache import Cache, Fetching, local
+from penjing.sources.listing import find_files
 from penjing.sources.quarantine import Quarantine
-from penjing.sources.rows import convert, documents, find_files, rows
+from penjing.sources.rows import convert, documents, listed_digest, rows
 from penjing.sources.token_files import TOKEN_FILES, TokenDocuments, token_documents
 from penjing.synthetic import generators
 from penjing.text.conversation import Conversation, Preference
@@ -35,16 +38,21 @@ _ROW_BYTES = 500
 
 
 def open_documents(
-    source: SourceConfig, base: Path, seed: int, quarantine: Quarantine
+    source: SourceConfig, base: Path, seed: int, quarantine: Quarantine, cache: Cache
 ) -> Iterator[str]:
     """The texts of a source of kind documents."""
     if source.synthetic:
         return generators.documents(source.synthetic, seed, source.rows or 0)
-    return (document.text for document in documents(source, base, quarantine))
+    return (document.text for document in documents(source, base, quarantine, cache))
 
 
 def open_conversations(
-    source: SourceConfig, base: Path, seed: int, quarantine: Quarantine, forms: Counter[str]
+    source: SourceConfig,
+    base: Path,
+    seed: int,
+    quarantine: Quarantine,
+    cache: Cache,
+    forms: Counter[str],
 ) -> Iterator[Conversation]:
     """The conversations of a source of kind conversations; `forms` counts their forms."""
     if source.synthetic:
@@ -56,16 +64,16 @@ def open_conversations(
         forms[form_of(row)] += 1
         return found
 
-    return convert(rows(source, base, quarantine), read, quarantine)
+    return convert(rows(source, base, quarantine, cache), read, quarantine)
 
 
 def open_preferences(
-    source: SourceConfig, base: Path, seed: int, quarantine: Quarantine
+    source: SourceConfig, base: Path, seed: int, quarantine: Quarantine, cache: Cache
 ) -> Iterator[Preference]:
     """The pairs of a source of kind preferences."""
     if source.synthetic:
         return generators.preferences(source.synthetic, seed, source.rows or 0)
-    return convert(rows(source, base, quarantine), read_preference, quarantine)
+    return convert(rows(source, base, quarantine, cache), read_preference, quarantine)
 
 
 @dataclass(frozen=True)
@@ -79,16 +87,21 @@ class SourcePart:
     settings: dict[str, Any]
     inputs: tuple[InputFile, ...]
     size: int
+    cache: Cache
 
     def document_batches(self, quarantine: Quarantine) -> Iterator[TextBatch]:
         """The texts of a source of kind documents."""
         source = self.source
         if source.synthetic or source.rows:  # so many rows: that is counted on the slow way
-            yield from batched(open_documents(source, self.base, self.seed, quarantine))
+            yield from batched(open_documents(source, self.base, self.seed, quarantine, self.cache))
             return
         for file in self.inputs:
-            path = place(file.name, self.base, "sources")
-            yield from document_batches(path, file.name, source.text_field, quarantine)
+            with self._local(file.name) as path:
+                yield from document_batches(path, file.name, source.text_field, quarantine)
+
+    def _local(self, name: str) -> AbstractContextManager[Path]:
+        path = place(name, self.base, "sources")
+        return local(path, self.cache, listed_digest(path, self.source, self.base))
 
     @property
     def holds_tokens(self) -> bool:
@@ -112,12 +125,13 @@ class SourcePart:
                 raise DataError(
                     f"{file.name}: a text file among files of ids: make it its own source"
                 )
-            path = place(file.name, self.base, "sources")
-            for found in token_documents(path, file.name, source.token_dtype, source.token_end):
-                yield file.name, found
+            kind, end = source.token_dtype or "uint16", source.token_end
+            with self._local(file.name) as path:
+                yield from ((file.name, one) for one in token_documents(path, file.name, kind, end))
 
     def conversations(self, quarantine: Quarantine, forms: Counter[str]) -> Iterator[Conversation]:
-        return open_conversations(self.source, self.base, self.seed, quarantine, forms)
+        source, seed = self.source, self.seed
+        return open_conversations(source, self.base, seed, quarantine, self.cache, forms)
 
     def training_batches(self, quarantine: Quarantine) -> Iterator[TextBatch]:
         """What a tokenizer is trained on, of any kind of source."""
@@ -135,9 +149,26 @@ class SourcePart:
             for conversation in self.conversations(quarantine, Counter()):
                 yield from training_texts(conversation)
             return
-        for pair in open_preferences(self.source, self.base, self.seed, quarantine):
+        where = (self.base, self.seed)
+        for pair in open_preferences(self.source, *where, quarantine, self.cache):
             messages = (*pair.prompt.messages, pair.chosen, pair.rejected)
             yield from training_texts(Conversation(messages))
+
+
+def remote_files(parts: Sequence[SourcePart]) -> list[tuple[Path, str | None]]:
+    """The files at URLs that these parts will read, with their sha256 where a list has it."""
+    found = []
+    for part in parts:
+        for file in part.inputs:
+            path = place(file.name, part.base, "sources")
+            if is_remote(path):
+                found.append((path, listed_digest(path, part.source, part.base)))
+    return found
+
+
+def fetch_values(news: Fetching) -> tuple[tuple[str, float], ...]:
+    """What the screen shows of it; nothing where nothing is fetched."""
+    return (("fetched_bytes", float(news.fetched)),) if news.files else ()
 
 
 def text_bytes(file: Path) -> int:
@@ -146,7 +177,13 @@ def text_bytes(file: Path) -> int:
 
 
 def source_parts(
-    source: SourceConfig, base: Path, seed: int, *, chunk_files: int | None, whole: bool
+    source: SourceConfig,
+    base: Path,
+    seed: int,
+    cache: Cache,
+    *,
+    chunk_files: int | None,
+    whole: bool,
 ) -> list[SourcePart]:
     """A source in chunks; in one, if it is generated or read up to a limit (`whole`).
 
@@ -158,7 +195,7 @@ def source_parts(
         settings |= {"synthetic": source.synthetic, "seed": seed, "generators": _generators()}
         settings |= {"rows": source.rows, "tool_share": source.tool_share}
         size = _ROW_BYTES * (source.rows or 0)
-        return [SourcePart(source, base, seed, source.name, settings, (), size)]
+        return [SourcePart(source, base, seed, source.name, settings, (), size, cache)]
     settings |= {"text_field": source.text_field, "rows": source.rows}
     if source.token_end is not None:
         settings |= {"token_dtype": source.token_dtype, "token_end": source.token_end}
@@ -171,7 +208,7 @@ def source_parts(
             label += f" and {len(inputs) - 1} more"
         own = replace(source, paths=tuple(file.name for file in inputs))
         size = sum(map(text_bytes, files))
-        parts.append(SourcePart(own, base, seed, label, settings, inputs, size))
+        parts.append(SourcePart(own, base, seed, label, settings, inputs, size, cache))
     return parts
 
 

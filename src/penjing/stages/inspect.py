@@ -15,8 +15,9 @@ import xxhash
 from penjing.artifacts.progress import Progress
 from penjing.errors import DataError
 from penjing.sources.formats import READERS, read_file
+from penjing.sources.listing import find_files
 from penjing.sources.quarantine import BadRow, Quarantine, Row
-from penjing.sources.rows import document_text, find_files
+from penjing.sources.rows import document_text
 from penjing.stages.context import Show
 from penjing.text.conversation import Conversation
 from penjing.text.conversation_forms import form_of, read_conversation, read_preference

@@ -13,8 +13,9 @@ from penjing.config.loading import parse_run
 from penjing.config.schema import SourceConfig
 from penjing.errors import ConfigError, DataError
 from penjing.sources.formats import READERS
+from penjing.sources.listing import find_files
 from penjing.sources.quarantine import Quarantine
-from penjing.sources.rows import find_files, rows
+from penjing.sources.rows import rows
 from penjing.stages.inputs import text_bytes
 from penjing.text.conversation_forms import form_of
 

@@ -28,9 +28,11 @@ from penjing.data.corpus import JobProgress, run_job
 from penjing.data.packing import overlong
 from penjing.data.shards import ShardInfo, ShardWriter, open_shard
 from penjing.errors import DataError
+from penjing.sources.cache import fetching_ahead
 from penjing.sources.quarantine import Quarantine
 from penjing.stages.context import StageContext
 from penjing.stages.encoding import QUARANTINE, SPLITS, encode_job
+from penjing.stages.inputs import fetch_values, remote_files
 from penjing.text.tokenizer import Tokenizer
 
 TOKEN_BYTES = 0.6
@@ -83,7 +85,8 @@ def _sources(context: StageContext) -> list[SourceConfig]:
 
 def _job(context: StageContext, tokenizer: Tokenizer, sources: Sequence[SourceConfig]) -> Job:
     directory, config = context.work_directory("shards"), context.config
-    return encode_job(directory, config.shards, sources, context.base, config.seed, tokenizer)
+    where = (context.base, config.seed, context.cache)
+    return encode_job(directory, config.shards, sources, *where, tokenizer)
 
 
 def _run(context: StageContext, job: Job) -> list[Finished]:
@@ -95,10 +98,13 @@ def _run(context: StageContext, job: Job) -> list[Finished]:
         if news.text:
             context.show(Progress("shards", "message", text=news.text))
         pace = news.made / max(1e-3, time.monotonic() - begun)
-        values = (("tokens_per_second", pace),) if news.made else ()
+        paces = (("tokens_per_second", pace),) if news.made else ()
+        values = (*paces, *fetch_values(fetching))
         context.show(Progress("shards", "progress", news.done, news.total, values=values))
 
-    return run_job(job, context.conduct_with(context.config.shards.workers), report)
+    files = remote_files([chunk.task.part for chunk in lacking])
+    with fetching_ahead(files, context.cache) as fetching:
+        return run_job(job, context.conduct_with(context.config.shards.workers), report)
 
 
 def _join(

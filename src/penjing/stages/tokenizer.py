@@ -11,7 +11,7 @@ from typing import Any
 
 import regex
 
-from penjing.artifacts.directories import discard, staged
+from penjing.artifacts.directories import discard, exists, staged
 from penjing.artifacts.progress import Progress
 from penjing.artifacts.stage import append_event
 from penjing.config.loading import identity
@@ -20,10 +20,12 @@ from penjing.data.chunks import Finished, Job, finished_job, sweep_unplanned
 from penjing.data.corpus import JobProgress, run_job
 from penjing.data.word_runs import Histogram, RunFile, histogram_of, run_name
 from penjing.errors import ConfigError
+from penjing.sources.cache import fetching_ahead
 from penjing.sources.quarantine import Quarantine
 from penjing.stages.compression import write_evaluation
 from penjing.stages.context import StageContext
-from penjing.stages.counting import QUARANTINE, count_job, reduce_job, require_disk
+from penjing.stages.counting import QUARANTINE, CountTask, count_job, reduce_job, require_disk
+from penjing.stages.inputs import fetch_values, remote_files
 from penjing.stages.vocabulary import taken_vocabulary, write_tokenizer
 from penjing.text import native
 from penjing.text.patterns import PATTERNS
@@ -124,7 +126,7 @@ def _count_job(context: StageContext) -> Job:
     directory = context.work_directory("tokenizer") / "count"
     sources, seed = context.config.sources, context.config.seed
     workers = context.conduct_with(config.workers).workers
-    return count_job(directory, config, sources, context.base, seed, workers)
+    return count_job(directory, config, sources, context.base, seed, context.cache, workers)
 
 
 def _reduce_job(context: StageContext, counted: Sequence[Finished]) -> Job:
@@ -149,12 +151,16 @@ def _run(context: StageContext, job: Job, made: str) -> list[Finished]:
     def report(news: JobProgress) -> None:
         if news.text:
             _say(context, news.text)
-        values = ((made, float(news.made)),) if made else ()
+        counts = ((made, float(news.made)),) if made else ()
+        values = (*counts, *fetch_values(fetching))
         context.show(
             Progress("tokenizer", "progress", news.done, news.total, values=values, text=name)
         )
 
-    return run_job(job, context.conduct_with(context.config.tokenizer.workers), report)
+    lacking = [chunk for chunk in job.chunks if not exists(job.directory / chunk.name)]
+    parts = [chunk.task.part for chunk in lacking if isinstance(chunk.task, CountTask)]
+    with fetching_ahead(remote_files(parts), context.cache) as fetching:
+        return run_job(job, context.conduct_with(context.config.tokenizer.workers), report)
 
 
 def _train_all(
