@@ -32,6 +32,7 @@ grow
   edit RUN.toml     take over new sources and another mixture while a stage is being trained
 
 one stage at a time, in this order
+  clean             leave out duplicates, bad texts, and what evaluation sets hold (optional)
   tokenizer         learn the vocabulary from the run's sources
   shards            turn text and conversations into token files
   pretrain          learn to continue text
@@ -65,6 +66,7 @@ Take over what changed in the run file of a run that is being trained: new sourc
 Every source goes on where it is; `penjing train` then goes on.
 """
 
+CORPUS_STAGES = ("clean", "tokenizer", "shards")
 PARTS = ("count", "reduce", "train", "eval")
 VERBS = ("demo", "inspect", "new", "check", "train", "edit", *STAGE_NAMES, "chat")
 
@@ -124,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
         verb.add_argument(
             "--redo", action="store_true", help="do it and all after it again; the old is kept"
         )
-        if stage in ("tokenizer", "shards"):
+        if stage in CORPUS_STAGES:
             _add_corpus_options(verb, stage)
     for name, text in (("train", "Do every stage of a run."), ("demo", "Grow the demo model.")):
         verb = verbs.add_parser(name, parents=[runs], description=text)
@@ -220,7 +222,7 @@ def _train(options: argparse.Namespace, screen: Screen) -> Path:
         if stage and section_of(config, stage) is None:
             raise ConfigError(f"{label}: found no [{stage}], so this run has no such stage")
 
-    if only in ("tokenizer", "shards"):
+    if only in CORPUS_STAGES:
         return _do_corpus_stage(options, config, base, screen)
 
     from penjing.stages.pipeline import train

@@ -8,10 +8,12 @@ fields enter a stage's digest.
 from dataclasses import dataclass, field
 from typing import Literal
 
+from penjing.config.cleaning import CleanConfig
 from penjing.config.fields import Problems, setting
 from penjing.config.training import DpoConfig, RlConfig, TrainingConfig
 
 STAGE_NAMES = (
+    "clean",
     "tokenizer",
     "shards",
     "pretrain",
@@ -283,6 +285,7 @@ class RunConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     sources: tuple[SourceConfig, ...] = ()
+    clean: CleanConfig | None = None
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     shards: ShardsConfig = field(default_factory=ShardsConfig)
     pretrain: TrainingConfig | None = None

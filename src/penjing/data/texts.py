@@ -61,6 +61,19 @@ class TextBatch:
         return begins
 
 
+def without(batches: Iterable[TextBatch], dropped: NDArray[np.int64]) -> Iterator[TextBatch]:
+    """The texts of all batches, but those whose numbers from 0 on are among `dropped`, (N,)."""
+    first = 0
+    for batch in batches:
+        keep = ~np.isin(np.arange(first, first + len(batch.ends)), dropped)
+        first += len(batch.ends)
+        lengths = np.diff(batch.ends, prepend=0)
+        if keep.all():
+            yield batch
+        elif keep.any():
+            yield TextBatch(batch.data[np.repeat(keep, lengths)], np.cumsum(lengths[keep]))
+
+
 def batched(texts: Iterable[str]) -> Iterator[TextBatch]:
     """Strings in batches of about a megabyte; a lone surrogate becomes U+FFFD."""
     held: list[bytes] = []

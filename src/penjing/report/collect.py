@@ -203,7 +203,7 @@ def collect(run_dir: Path) -> RunReport:
             samples=lines(directory / "samples.jsonl", SampleRecord),
         )
 
-    wanted = [n for n in STAGE_NAMES if n in ALWAYS or (n in TRAINED and n in config)]
+    wanted = [n for n in STAGE_NAMES if n in ALWAYS or (n in ("clean", *TRAINED) and n in config)]
     files = sorted((run_dir / "evaluate").glob("*.*.*.json"))
     results = [attempt(lambda p: read_record(p, TaskResult), path, None) for path in files]
     scores = tuple(result for result in results if result)

@@ -267,6 +267,13 @@ def _compressed(record: CompressionRecord | None) -> Cell:
 
 
 def _data(report: RunReport) -> Iterator[Block]:
+    cleaned: list[list[Cell | str]] = []
+    clean = report.stage("clean")
+    for source in (clean.result("sources") if clean else None) or ():
+        reasons = (f"{reason} {count(number)}" for reason, number in source["dropped"].items())
+        left_out = count(source["documents"] - source["kept"])
+        cleaned.append([source["name"], count(source["documents"]), left_out, ", ".join(reasons)])
+    yield from table("source,documents,left out,why", cleaned, "Cleaning")
     shards = report.stage("shards")
     found: list[dict[str, Any]] = (shards.result("sources") if shards else None) or []
     keys = ("documents", "tokens", "bytes", "validation_documents", "bad_rows")

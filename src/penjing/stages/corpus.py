@@ -7,14 +7,16 @@ from pathlib import Path
 
 from penjing.config.schema import RunConfig
 from penjing.data.corpus import Conduct
-from penjing.stages import shards, tokenizer
+from penjing.stages import clean, shards, tokenizer
 from penjing.stages.context import Show, StageContext
 from penjing.stages.upkeep import Stage, grow
 
 CORPUS_STAGES = (
-    Stage("tokenizer", (), tokenizer.run),
-    Stage("shards", ("tokenizer",), shards.run),
+    Stage("clean", (), clean.run),
+    Stage("tokenizer", ("clean",), tokenizer.run),
+    Stage("shards", ("clean", "tokenizer"), shards.run),
 )
+_PARTS = {"clean": clean.run_part, "tokenizer": tokenizer.run_part, "shards": shards.run_part}
 
 
 def do_stage(
@@ -60,7 +62,7 @@ def do_part(
         config: the run.
         base: the folder from which the sources' paths start.
         runs: the folder of runs.
-        stage: tokenizer or shards.
+        stage: clean, tokenizer or shards.
         part: of the tokenizer: count or reduce.
         conduct: task and engine.
         show: receives what the screen shows.
@@ -69,4 +71,4 @@ def do_part(
         ArtifactError: a chunk is missing that this part reads.
     """
     context = StageContext(config, base, runs / config.name, show, conduct, part)
-    (tokenizer if stage == "tokenizer" else shards).run_part(context)
+    _PARTS[stage](context)

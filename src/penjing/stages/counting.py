@@ -24,7 +24,7 @@ from penjing.data.word_runs import (
 from penjing.errors import ArtifactError
 from penjing.sources.cache import Cache
 from penjing.sources.quarantine import Quarantine
-from penjing.stages.inputs import SourcePart, source_parts
+from penjing.stages.inputs import DroppedFiles, SourcePart, source_parts
 from penjing.text import native
 
 FORMAT = 2
@@ -67,6 +67,7 @@ def count_job(
     base: Path,
     seed: int,
     cache: Cache,
+    dropped: DroppedFiles | None,
     workers: int,
 ) -> Job:
     """The plan of the count. A limited source is one chunk: a limit counts from its first text."""
@@ -89,7 +90,9 @@ def count_job(
     for source in sources:
         whole = any(limit is not None for limit in limits)
         files = config.chunk_files
-        for part in source_parts(source, base, seed, cache, chunk_files=files, whole=whole):
+        for part in source_parts(
+            source, base, seed, cache, chunk_files=files, whole=whole, dropped=dropped
+        ):
             settings = shared | part.settings
             how = Counting(identity_digest(settings), pattern, partitions, memory)
             task = CountTask(part, how, limits[0], limits[1], config.doc_cap_chars)

@@ -21,7 +21,7 @@ from penjing.data.shards import ShardWriter
 from penjing.errors import DataError
 from penjing.sources.cache import Cache
 from penjing.sources.quarantine import Quarantine
-from penjing.stages.inputs import SourcePart, source_parts
+from penjing.stages.inputs import DroppedFiles, SourcePart, source_parts
 from penjing.text.template import render_many
 from penjing.text.tokenizer import Tokenizer
 
@@ -66,6 +66,7 @@ def encode_job(
     base: Path,
     seed: int,
     cache: Cache,
+    dropped: DroppedFiles | None,
     tokenizer: Tokenizer,
 ) -> Job:
     """The plan: every source but preferences, in order, in chunks of its files."""
@@ -79,7 +80,9 @@ def encode_job(
                 continue
             settings = shared | {"held_out": held_out}
             number = config.chunk_files
-            for part in source_parts(files, base, seed, cache, chunk_files=number, whole=False):
+            for part in source_parts(
+                files, base, seed, cache, chunk_files=number, whole=False, dropped=dropped
+            ):
                 task = EncodeTask(part, int(held_out * 2**32))
                 own = settings | part.settings
                 chunks.append(Chunk(part.label, own, part.inputs, part.size, task))

@@ -11,13 +11,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xxhash
+from numpy.typing import NDArray
 
 from penjing.artifacts.remote import is_remote, place
 from penjing.config.schema import SourceConfig
 from penjing.data.chunks import InputFile, input_file
-from penjing.data.texts import TextBatch, batched, document_batches
-from penjing.errors import DataError
+from penjing.data.texts import TextBatch, batched, document_batches, without
+from penjing.errors import ArtifactError, DataError
 from penjing.sources.cache import Cache, Fetching, local
 from penjing.sources.listing import find_files
 from penjing.sources.quarantine import Quarantine
@@ -77,6 +79,35 @@ def open_preferences(
 
 
 @dataclass(frozen=True)
+class DroppedFiles:
+    """What the clean stage left out: of (source, file) its bytes and version then, and the sorted
+    numbers of its dropped documents.
+    """
+
+    files: Mapping[tuple[str, str], tuple[int, int, NDArray[np.int64]]]
+
+    def of(self, source: str, inputs: Sequence[InputFile]) -> tuple[NDArray[np.int64], ...]:
+        """The dropped numbers of each of these files; without files, of the source's rows.
+
+        Raises:
+            ArtifactError: a file is new or changed since.
+        """
+        named = bool(inputs) and (source, inputs[0].name) in self.files
+        if not named and (source, "") in self.files:
+            return (self.files[source, ""][2],)
+        found = []
+        for file in inputs:
+            size, version, dropped = self.files.get((source, file.name), (-1, 0, None))
+            if dropped is None or (size, version) != (file.bytes, file.mtime_ns):
+                raise ArtifactError(
+                    f"{file.name}: was not there, or another, when the stage clean looked at "
+                    "it: do that again with --redo clean"
+                )
+            found.append(dropped)
+        return tuple(found)
+
+
+@dataclass(frozen=True)
 class SourcePart:
     """The part of a source that one chunk reads. Its `source` names these files alone."""
 
@@ -88,16 +119,26 @@ class SourcePart:
     inputs: tuple[InputFile, ...]
     size: int
     cache: Cache
+    dropped: tuple[NDArray[np.int64], ...] | None = None
+    """Numbers of the documents of each file (or of the rows) that are left out."""
 
     def document_batches(self, quarantine: Quarantine) -> Iterator[TextBatch]:
-        """The texts of a source of kind documents."""
+        """The texts of a source of kind documents, without those that are left out."""
+        files = self.batches_by_file(quarantine)
+        if self.dropped is None:
+            return (batch for batches in files for batch in batches)
+        pairs = zip(files, self.dropped, strict=True)
+        return (batch for batches, dropped in pairs for batch in without(batches, dropped))
+
+    def batches_by_file(self, quarantine: Quarantine) -> Iterator[Iterator[TextBatch]]:
+        """All texts of each file; of a source that is generated or limited, of its rows at once."""
         source = self.source
         if source.synthetic or source.rows:  # so many rows: that is counted on the slow way
-            yield from batched(open_documents(source, self.base, self.seed, quarantine, self.cache))
+            yield batched(open_documents(source, self.base, self.seed, quarantine, self.cache))
             return
         for file in self.inputs:
             with self._local(file.name) as path:
-                yield from document_batches(path, file.name, source.text_field, quarantine)
+                yield document_batches(path, file.name, source.text_field, quarantine)
 
     def _local(self, name: str) -> AbstractContextManager[Path]:
         path = place(name, self.base, "sources")
@@ -184,6 +225,7 @@ def source_parts(
     *,
     chunk_files: int | None,
     whole: bool,
+    dropped: DroppedFiles | None = None,
 ) -> list[SourcePart]:
     """A source in chunks; in one, if it is generated or read up to a limit (`whole`).
 
@@ -195,7 +237,11 @@ def source_parts(
         settings |= {"synthetic": source.synthetic, "seed": seed, "generators": _generators()}
         settings |= {"rows": source.rows, "tool_share": source.tool_share}
         size = _ROW_BYTES * (source.rows or 0)
-        return [SourcePart(source, base, seed, source.name, settings, (), size, cache)]
+        return [
+            _cleaned(
+                SourcePart(source, base, seed, source.name, settings, (), size, cache), dropped
+            )
+        ]
     settings |= {"text_field": source.text_field, "rows": source.rows}
     if source.token_end is not None:
         settings |= {"token_dtype": source.token_dtype, "token_end": source.token_end}
@@ -208,8 +254,18 @@ def source_parts(
             label += f" and {len(inputs) - 1} more"
         own = replace(source, paths=tuple(file.name for file in inputs))
         size = sum(map(text_bytes, files))
-        parts.append(SourcePart(own, base, seed, label, settings, inputs, size, cache))
+        part = SourcePart(own, base, seed, label, settings, inputs, size, cache)
+        parts.append(_cleaned(part, dropped))
     return parts
+
+
+def _cleaned(part: SourcePart, dropped: DroppedFiles | None) -> SourcePart:
+    """The part without what the clean stage dropped, which its settings then name."""
+    if dropped is None or part.source.kind != "documents" or part.holds_tokens:
+        return part
+    found = dropped.of(part.source.name, part.inputs)
+    digest = xxhash.xxh3_128_hexdigest(b"|".join(one.tobytes() for one in found))
+    return replace(part, dropped=found, settings=part.settings | {"clean": digest})
 
 
 def _groups(files: list[Path], chunk_files: int | None, *, whole: bool) -> list[list[Path]]:

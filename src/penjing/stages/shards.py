@@ -30,6 +30,7 @@ from penjing.data.shards import ShardInfo, ShardWriter, open_shard
 from penjing.errors import DataError
 from penjing.sources.cache import fetching_ahead
 from penjing.sources.quarantine import Quarantine
+from penjing.stages.clean import dropped_files
 from penjing.stages.context import StageContext
 from penjing.stages.encoding import QUARANTINE, SPLITS, encode_job
 from penjing.stages.inputs import fetch_values, remote_files
@@ -85,7 +86,7 @@ def _sources(context: StageContext) -> list[SourceConfig]:
 
 def _job(context: StageContext, tokenizer: Tokenizer, sources: Sequence[SourceConfig]) -> Job:
     directory, config = context.work_directory("shards"), context.config
-    where = (context.base, config.seed, context.cache)
+    where = (context.base, config.seed, context.cache, dropped_files(context))
     return encode_job(directory, config.shards, sources, *where, tokenizer)
 
 

@@ -22,6 +22,7 @@ from penjing.data.word_runs import Histogram, RunFile, histogram_of, run_name
 from penjing.errors import ConfigError
 from penjing.sources.cache import fetching_ahead
 from penjing.sources.quarantine import Quarantine
+from penjing.stages.clean import dropped_files
 from penjing.stages.compression import write_evaluation
 from penjing.stages.context import StageContext
 from penjing.stages.counting import QUARANTINE, CountTask, count_job, reduce_job, require_disk
@@ -126,7 +127,8 @@ def _count_job(context: StageContext) -> Job:
     directory = context.work_directory("tokenizer") / "count"
     sources, seed = context.config.sources, context.config.seed
     workers = context.conduct_with(config.workers).workers
-    return count_job(directory, config, sources, context.base, seed, context.cache, workers)
+    where = (context.base, seed, context.cache, dropped_files(context))
+    return count_job(directory, config, sources, *where, workers)
 
 
 def _reduce_job(context: StageContext, counted: Sequence[Finished]) -> Job:

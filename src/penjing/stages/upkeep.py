@@ -205,7 +205,7 @@ def stage_identity(
     sections: dict[str, Any] = {stage: getattr(config, stage)}
     if stage == "pretrain":
         sections["model"] = config.model
-    if stage in ("tokenizer", "shards", "dpo"):
+    if stage in ("clean", "tokenizer", "shards", "dpo"):
         sections |= {
             f"sources.{source.name}": source
             for source in config.sources
