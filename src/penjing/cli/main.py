@@ -26,6 +26,7 @@ begin
   inspect PATH ...  look at files: rows, forms, lengths, languages, duplicates, bad rows, samples
   new NAME          look at your files and write a commented run file: NAME.toml
   check RUN.toml    find every mistake in a run file, at once
+  plan RUN.toml     what it will read and train on: documents, tokens, epochs, operations
 
 grow
   train RUN.toml    every stage of the run; go on where it stopped
@@ -61,6 +62,11 @@ examples
 or run file, 75 stopped and resumable, 130 interrupted.
 """
 
+PLAN = """\
+Say what a run will read and train on: documents, bytes and tokens of each source, epochs, tokens
+planned and consumed. Exact once its shards are made; nothing is written.
+"""
+
 EDIT = """\
 Take over what changed in the run file of a run that is being trained: new sources, and mixtures.
 Every source goes on where it is; `penjing train` then goes on.
@@ -68,7 +74,7 @@ Every source goes on where it is; `penjing train` then goes on.
 
 CORPUS_STAGES = ("clean", "tokenizer", "shards")
 PARTS = ("count", "reduce", "train", "eval")
-VERBS = ("demo", "inspect", "new", "check", "train", "edit", *STAGE_NAMES, "chat")
+VERBS = ("demo", "inspect", "new", "check", "plan", "train", "edit", *STAGE_NAMES, "chat")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -137,8 +143,9 @@ def _parser() -> argparse.ArgumentParser:
             "--extend", action="store_true", help="go on to a longer horizon (more steps)"
         )
     _add_edit(verbs.add_parser("edit", parents=[runs], description=EDIT))
-    verb = verbs.add_parser("check", parents=[settings], description="Check a run file.")
-    verb.add_argument("run_file", type=Path, metavar="RUN.toml")
+    for name, text in (("check", "Check a run file."), ("plan", PLAN)):
+        verb = verbs.add_parser(name, parents=[runs], description=text)
+        verb.add_argument("run_file", type=Path, metavar="RUN.toml")
     verb = verbs.add_parser("new", parents=[common], description="Write a run file.")
     verb.add_argument("name", metavar="NAME")
     verb.add_argument(
@@ -198,6 +205,8 @@ def _run(options: argparse.Namespace) -> int:
             failed = _inspect(options, screen)
         elif options.verb == "check":
             _check(options, screen)
+        elif options.verb == "plan":
+            _plan(options, screen)
         elif options.verb == "edit":
             _edit(options, screen)
         else:
@@ -261,6 +270,20 @@ def _do_corpus_stage(
     return do_stage(
         config, base, options.runs, stage, part, conduct, screen.show, redo=options.redo
     )
+
+
+def _plan(options: argparse.Namespace, screen: Screen) -> None:
+    from penjing.stages.plan import lines, plan_run
+
+    config = load_run(options.run_file, options.set)
+    facts = plan_run(config, options.run_file.parent, options.runs)
+    for line in lines(facts):
+        screen.show(Progress("plan", "message", text=line))
+    for stage in facts.stages:
+        numbers = ("steps", "rows_per_step", "tokens_per_step", "tokens", "consumed", "flops")
+        found = ((name, getattr(stage, name)) for name in numbers)
+        values = tuple((name, float(value)) for name, value in found if value is not None)
+        screen.show(Progress("plan", "finished", values=values, text=stage.name))
 
 
 def _edit(options: argparse.Namespace, screen: Screen) -> None:
