@@ -1,6 +1,6 @@
 """The full counts that `make test` only samples.
 
-`make nightly PART=demo|kills|corpus|corruptions|fuzz|all`.
+`make nightly PART=demo|kills|corpus|corruptions|fuzz|stream|downloads|all`.
 
 Each part takes at most half an hour on two cores, writes below `nightly/` and, stopped, goes on
 where it was. Results are for docs/notebook.md, with the commit and the date printed here.
@@ -12,8 +12,10 @@ import random
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from benchmarks.bars import bars_of
 from penjing.artifacts.directories import verified
@@ -26,6 +28,9 @@ SEEDS = (1, 2, 3)
 KILLS = 200
 KILLS_A_BATCH = 20
 CORRUPTIONS = 1000
+RESUMES = 1000
+SOAK_BATCHES = 20_000
+DOWNLOADS = 500
 FUZZ_STRINGS = 100_000
 FUZZ_STRINGS_A_BATCH = 10_000
 
@@ -38,6 +43,8 @@ def main() -> int:
         "corpus": corpus,
         "corruptions": corruptions,
         "fuzz": fuzz,
+        "stream": stream,
+        "downloads": downloads,
     }
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("part", choices=(*parts, "all"))
@@ -146,6 +153,45 @@ def fuzz() -> bool:
             mark.touch()
         say(f"fuzz: {name}, {FUZZ_STRINGS} strings, 0 differences")
     return True
+
+
+def stream() -> bool:
+    """1,000 resumes, 1,000 flipped bits, 20,000 batches of two workers; what is done stays done."""
+    from tests.faults.stream_campaign import flips, resumes, soak
+
+    directory = NIGHTLY / "stream"
+    directory.mkdir(exist_ok=True)
+    for batch in range(RESUMES // 100):
+        mark = directory / f"resumes-{batch}.done"
+        if not mark.exists():
+            with TemporaryDirectory() as folder:
+                differing = resumes(Path(folder), 100, seed=batch)
+            say(f"stream: resumes {100 * batch} to {100 * batch + 99}: {differing} differ")
+            if differing:
+                return False
+            mark.touch()
+    with TemporaryDirectory() as folder:
+        found = flips(Path(folder), CORRUPTIONS, seed=1)
+    say(f"stream: {found} of {CORRUPTIONS} flipped bits seen")
+    with TemporaryDirectory() as folder:
+        slope, opened = soak(Path(folder), SOAK_BATCHES, 100)
+    say(f"stream: {SOAK_BATCHES} batches: {slope:.3f} MB a thousand, {opened} descriptors more")
+    return found == CORRUPTIONS and slope < 1 and opened == 0
+
+
+def downloads() -> bool:
+    """500 faulty downloads from a server in this process; none is taken for the file."""
+    from tests.faults.download_campaign import faulty_downloads
+
+    ends, wrong = Counter[str](), 0
+    for batch in range(DOWNLOADS // 100):
+        with TemporaryDirectory() as folder:
+            more, told = faulty_downloads(Path(folder), 100, seed=batch)
+        wrong, ends = wrong + more, ends + told
+        say(f"downloads: {100 * batch + 100} of {DOWNLOADS}, {wrong} wrong ones accepted")
+    for end, count in sorted(ends.items()):
+        say(f"downloads: {end}: {count}")
+    return wrong == 0
 
 
 def damage(directory: Path, rng: random.Random) -> None:

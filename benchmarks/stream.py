@@ -10,6 +10,7 @@ the time a step of that many positions would wait at a given training speed.
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -46,12 +47,16 @@ def main() -> int:
     return 0
 
 
-def measure(run: Path, context: int, seconds: float) -> tuple[float, float]:
-    """Positions a CPU second, and the share of them that is filled."""
+def measure(
+    run: Path, context: int, seconds: float, sources: Sequence[str] = ()
+) -> tuple[float, float]:
+    """Positions a CPU second, and the share of them that is filled; all sources unless given."""
     tokenizer = load_tokenizer(verified(run / "tokenizer"))
     names = sorted(path.name[: -len(".json")] for path in (run / "shards").glob("*.train.json"))
     found = [open_shard(run / "shards", name, tokenizer.digest) for name in names]
     shards = [shard for shard in found if shard.kind == "documents" and shard.documents]
+    if sources:
+        shards = [shard for shard in shards if shard.name.removesuffix(".train") in sources]
     rows = max(1, POSITIONS // context)
     shares = tuple(MixtureShare(shard.name, 1.0, 1.0) for shard in shards)
     stream = RowStream(
