@@ -1,6 +1,7 @@
 """What a CPU promises, on an NVIDIA device; skipped where there is none."""
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from penjing.artifacts.records import StepRecord
 from penjing.config.schema import ModelShape
 from penjing.config.training import OptimizerConfig
 from penjing.data.batches import Batch
+from penjing.data.feeding import Feeding, feed
 from penjing.generate.engine import Completion, Request, generate
 from penjing.generate.sampling import Sampling
 from penjing.model.initialization import initialize
@@ -23,6 +25,7 @@ from penjing.train.loop import StepResult, train_steps
 from penjing.train.objectives import next_token
 from penjing.train.optimizer import build_optimizer
 from tests.conftest import grow
+from tests.faults.stream_campaign import make_stream
 
 pytestmark = pytest.mark.skipif(not DEVICES["cuda"].available(), reason="no CUDA device")
 
@@ -130,3 +133,24 @@ def test_the_whole_way_runs_there_as_the_probe_chooses(tmp_path: Path) -> None:
     assert '"device": "cuda"' in (run / "machine.json").read_text()
     for stage in TRAINED_STAGES:
         assert losses(run, stage)
+
+
+def test_batches_of_workers_in_pinned_memory_are_those_made_in_turn(tmp_path: Path) -> None:
+    stream = make_stream(tmp_path)
+    wanted = list(islice(stream.step_batches(0), 40))
+    ahead = feed(stream, 0, Feeding(2, prefetch_steps=4, pinned=True))
+
+    for batch, made in zip(wanted, ahead, strict=False):
+        assert made.tokens.is_pinned()
+        there = made.to("cuda")
+        for name, tensor in vars(batch).items():
+            assert torch.equal(getattr(there, name).cpu(), tensor)
+
+
+def test_losses_do_not_depend_on_who_makes_the_batches(tmp_path: Path) -> None:
+    turns, ahead = (
+        grow(tmp_path / str(workers), "runtime.device=cuda", f"runtime.data_workers={workers}")
+        for workers in (0, 2)
+    )
+    for stage in ("pretrain", "midtrain", "sft"):
+        assert losses(ahead, stage) == pytest.approx(losses(turns, stage), abs=1e-4)
