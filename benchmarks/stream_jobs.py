@@ -33,24 +33,26 @@ def forever(loader: Any) -> Iterator[Any]:
         yield from loader
 
 
+def documents_of(folder: str) -> Iterator[Any]:
+    """The documents as tensors of ids; a process of litdata's own runs it."""
+    import numpy as np
+    import torch
+
+    ids, ends = np.load(Path(folder) / "ids.npy"), np.load(Path(folder) / "ends.npy")
+    for one in np.split(ids, ends[:-1]):
+        yield torch.from_numpy(one.astype(np.int32))
+
+
 def litdata(folder: Path, context: int, rows: int, seconds: float) -> dict[str, Any]:
     """litdata: TokensLoader over optimized chunks, its StreamingDataLoader without workers."""
     import litdata
-    import numpy as np
-    import torch
     from litdata.streaming import TokensLoader
 
     made = folder / f"litdata-{context}"
     if not made.exists():
-        ids, ends = np.load(folder / "ids.npy"), np.load(folder / "ends.npy")
-
-        def documents(part: int) -> Iterator[Any]:
-            for one in np.split(ids, ends[:-1])[part::2]:
-                yield torch.from_numpy(one.astype(np.int32))
-
         litdata.optimize(
-            fn=documents,
-            inputs=[0, 1],
+            fn=documents_of,
+            inputs=[str(folder)],
             output_dir=str(made),
             chunk_bytes="64MB",
             item_loader=TokensLoader(block_size=context + 1),

@@ -4,10 +4,11 @@
 NB_MODULE(_native, module) {
     // A tokenizer that lives until the interpreter ends is no leak to tell people of.
     penjing::nb::set_leak_warnings(false);
-    module.doc() = "The compiled core of the tokenizer.";
+    module.doc() = "The compiled core of the tokenizer, and of the rows of batches.";
     penjing::bind_split(module);
     penjing::bind_counter(module);
     penjing::bind_encoder(module);
     penjing::bind_json_lines(module);
     penjing::bind_trainer(module);
+    penjing::bind_rows(module);
 }

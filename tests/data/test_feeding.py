@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def until(stream: RowStream, how: Feeding) -> tuple[int, float, DataError]:
     begun, made = time.monotonic(), 0
     batches: Iterator[Batch] = feed(stream, 0, how)
     with pytest.raises(DataError) as told:
-        for _ in batches:
+        for _ in islice(batches, 1000):
             made += 1
     return made, time.monotonic() - begun, told.value
 
@@ -68,14 +69,14 @@ def until(stream: RowStream, how: Feeding) -> tuple[int, float, DataError]:
 def test_a_worker_that_dies_is_named_with_its_row_and_reason(
     stream: RowStream, monkeypatch: pytest.MonkeyPatch, deadly: int
 ) -> None:
-    read, calls = Shard.read, iter(range(10**6))
+    verify, calls = Shard.verify, iter(range(10**6))
 
     def fail(shard: Shard, *place: int) -> Any:
         if next(calls) == deadly:
             raise ArtifactError("tales.bin: block 3 is not as it was written")
-        return read(shard, *place)
+        return verify(shard, *place)
 
-    monkeypatch.setattr(Shard, "read", fail)
+    monkeypatch.setattr(Shard, "verify", fail)
     made, seconds, error = until(stream, Feeding(2, prefetch_steps=4))
 
     assert made <= deadly // ROWS + 8
@@ -88,14 +89,14 @@ def test_a_worker_that_dies_is_named_with_its_row_and_reason(
 def test_a_worker_that_stands_still_is_named_within_seconds(
     stream: RowStream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read, calls, wake = Shard.read, iter(range(10**6)), threading.Event()
+    verify, calls, wake = Shard.verify, iter(range(10**6)), threading.Event()
 
     def hang(shard: Shard, *place: int) -> Any:
         if next(calls) >= 400:
             wake.wait()
-        return read(shard, *place)
+        return verify(shard, *place)
 
-    monkeypatch.setattr(Shard, "read", hang)
+    monkeypatch.setattr(Shard, "verify", hang)
     _, seconds, error = until(stream, Feeding(2, patience_seconds=0.5))
     wake.set()
 

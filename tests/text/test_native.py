@@ -256,3 +256,59 @@ def test_ends_outside_the_data_are_refused(ends: list[int]) -> None:
     counter = native.WordCounter("qwen2", 0)
     with pytest.raises(ValueError, match="end"):
         counter.add(np.zeros(8, np.uint8), np.array(ends, dtype=np.int64))
+
+
+def filled_rows(core: Any, seed: int, kind: type, *, masked: bool) -> list[bytes]:
+    """The arrays of a batch whose rows were filled with random pieces of random ids."""
+    rng = np.random.default_rng(seed)
+    size, rows, width = 300, 4, int(rng.integers(1, 40))
+    ids = rng.integers(0, 60_000, size).astype(kind)
+    mask = rng.integers(0, 2, size if masked else 0).astype(np.uint8)
+    pieces, filled = [], []
+    for row in range(rows):
+        at = number = 0
+        while at < width and rng.random() < 0.9:
+            length = int(rng.integers(1, width - at + 1))
+            begin, ends = int(rng.integers(0, size - length - 1)), bool(rng.integers(0, 2))
+            if ends and rng.random() < 0.1:
+                begin = size - length  # the shard's last document
+            pieces.append((row, at, begin, length, number, ends))
+            at, number = at + length, number + 1
+        filled.append(at)
+    arrays: Any = [np.full((rows, width), 77, dtype=np.int64) for _ in range(4)]
+    arrays[2] = arrays[2].astype(np.float32)
+    core.fill_rows(ids, mask, np.array(pieces, dtype=np.int64).reshape(-1, 6), *arrays, 9)
+    core.pad_rows(np.array(filled, dtype=np.int64), *arrays, 9)
+    return [array.tobytes() for array in arrays]
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.uint32])
+@pytest.mark.parametrize("masked", [True, False])
+def test_rows_are_filled_alike(kind: type, masked: bool) -> None:  # noqa: FBT001 - pytest's
+    for seed in range(60):
+        ours, wanted = (filled_rows(core, seed, kind, masked=masked) for core in (native, twin))
+        assert ours == wanted
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        (1, 0, 0, 1, 0, 0),
+        (-1, 0, 0, 1, 0, 0),
+        (0, 7, 0, 2, 0, 0),
+        (0, 0, 0, 0, 0, 0),
+        (0, 0, -1, 3, 0, 0),
+        (0, 0, 18, 2, 0, 0),
+        (0, 0, 19, 2, 0, 1),
+        (0, 2**62, 0, 2**62, 0, 0),
+        (0, 0, 2**62, 2, 0, 0),
+    ],
+)
+def test_a_piece_outside_its_arrays_is_refused(piece: tuple[int, ...]) -> None:
+    ids = np.arange(20, dtype=np.uint16)
+    arrays: Any = [np.zeros((1, 8), dtype=np.int64) for _ in range(4)]
+    arrays[2] = arrays[2].astype(np.float32)
+    with pytest.raises(ValueError, match="piece 0 is outside its arrays"):
+        native.fill_rows(ids, ids[:0].astype(np.uint8), np.array([piece]), *arrays, 0)
+    with pytest.raises(ValueError, match="filled is outside its row"):
+        native.pad_rows(np.array([9]), *arrays, 0)

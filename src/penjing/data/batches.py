@@ -5,7 +5,6 @@ Which row comes when is `packing`'s and `mixture`'s; a stream's position is one 
 Shapes: B rows, T positions.
 """
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,6 +23,7 @@ from penjing.data.packing import BLOCK_DOCUMENTS, Cut, Overlong, Row, RowPlan, S
 from penjing.data.shards import Shard
 from penjing.errors import DataError
 from penjing.seeds import seed_for
+from penjing.text import native
 
 
 @dataclass(frozen=True)
@@ -163,6 +163,7 @@ class RowStream:
                 f"ranks: make tokens_per_step a multiple of {self.row_tokens * self.world_size}"
             )
         self._sources: dict[str, SourceRows] = {}
+        self._starts = [_starts(shard.lengths()) for shard in self.shards]
         for name, shard in zip(sources_of(self.segments), self.shards, strict=True):
             key, told = seed_for(self.seed, "order", name), f"sources.{name}"
             self._sources[name] = SourceRows(
@@ -212,7 +213,8 @@ class RowStream:
         for place, row in enumerate(rows):
             source, within = self.plan.source_of(row)
             name = self.plan.sources[source]
-            filler.fill(place, self.shards[source], self._sources[name].row(within))
+            row_pieces = self._sources[name].row(within)
+            filler.fill(place, self.shards[source], self._starts[source], row_pieces)
             if on_row:
                 on_row(row)
         self._read_bytes += len(rows) * self.row_tokens * self.shards[0].token_bytes
@@ -261,9 +263,15 @@ def validation_batch(
             "shards.validation_fraction"
         )
     filler = _RowFiller(min(rows, len(chosen)), row_tokens, end_of_text)
+    starts = {shard: _starts(shard.lengths()) for shard in shards}
     for place, (shard, row) in enumerate(chosen[:rows]):
-        filler.fill(place, shard, row)
+        filler.fill(place, shard, starts[shard], row)
     return ValidationRows(filler.batch(), tuple(shard.name for shard, _ in chosen[:rows]))
+
+
+def _starts(lengths: Array) -> Array:
+    """Of each document its first id, and one more: the end of the last."""
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
 
 
 def _validation_rows(shard: Shard, row_tokens: int, rows: int) -> list[Row]:
@@ -306,7 +314,10 @@ def pad_rows(
 
 
 class _RowFiller:
-    """The arrays of a batch while its rows are written; what is not written is padding."""
+    """The arrays of a batch while its rows are written; what is not written is padding.
+
+    Pieces are noted row by row, and written together: all of a shard by one call.
+    """
 
     def __init__(
         self,
@@ -319,42 +330,60 @@ class _RowFiller:
     ) -> None:
         # Pinned memory comes from torch's cache, which takes it back when the copy is done: after
         # a few steps none is allocated any more.
-        new = partial(torch.full, (rows, row_tokens), pin_memory=pinned)
-        self._batch = Batch(
-            new(end_of_text, dtype=torch.int64),
-            new(end_of_text, dtype=torch.int64),
-            new(0, dtype=torch.float32),
-            new(-1, dtype=torch.int64),
-        )
-        self._marks = marks
-        self._tokens, self._targets = self._batch.tokens.numpy(), self._batch.targets.numpy()
-        self._weights = self._batch.loss_weights.numpy()
-        self._document_ids = self._batch.document_ids.numpy()
+        new = partial(torch.empty, (rows, row_tokens), pin_memory=pinned)
+        whole = partial(new, dtype=torch.int64)
+        self._batch = Batch(whole(), whole(), new(dtype=torch.float32), whole())
+        made = self._batch
+        inputs = (made.tokens.numpy(), made.targets.numpy())
+        self._arrays = (*inputs, made.loss_weights.numpy(), made.document_ids.numpy())
+        self._end_of_text, self._marks = end_of_text, marks
+        self._filled = [0] * rows
+        self._noted: dict[Shard, list[tuple[int, int, int, int, int, bool]]] = {}
 
-    def fill(self, row: int, shard: Shard, pieces: Row) -> None:
-        start = 0
+    def fill(self, row: int, shard: Shard, starts: Array, pieces: Row) -> None:
+        """A row's pieces of a shard whose document d has the ids [starts[d], starts[d + 1])."""
+        noted = self._noted.setdefault(shard, [])
+        at, whole = 0, shard.kind == "documents" or not self._marks
         for number, (document, first, length) in enumerate(pieces):
-            ids, weights = shard.read(document, first, first + length + 1)
-            if self._marks and shard.kind == "conversations" and len(ids) > length:
-                ids, weights = shard.read(document, 0, sys.maxsize)
-                kept = recent_turns(ids, length, self._marks)
-                ids, weights = ids[kept], weights[kept]
-            filled = min(length, len(ids))
-            self.place(row, start, filled, ids, weights, number=number)
-            start += filled
-            if len(ids) == filled and shard.kind == "documents":
-                # The document ends here: its last target is the padding's `<|endoftext|>`.
-                self._weights[row, start - 1] = 1
+            begin, end = int(starts[document]) + first, int(starts[document + 1])
+            if whole or begin + length >= end:
+                noted.append((row, at, begin, length, number, begin + length == end))
+                shard.verify(begin, min(end, begin + length + 1))
+            else:
+                length = self._fill_recent(row, at, shard, (begin, end), length, number)  # noqa: PLW2901 - it may be shorter than planned
+            at += length
+        self._filled[row] = at
+
+    def _fill_recent(
+        self, row: int, at: int, shard: Shard, span: tuple[int, int], length: int, number: int
+    ) -> int:
+        """The latest turns of a conversation that is too long; returns their positions."""
+        assert self._marks is not None
+        ids, trained = shard.span(*span)
+        kept = recent_turns(ids, length, self._marks)
+        weights = np.ones(len(kept)) if trained is None else trained[kept]
+        self.place(row, at, len(kept), ids[kept], weights, number=number)
+        return len(kept)
 
     def place(
         self, row: int, start: int, length: int, ids: Array, weights: Array, *, number: int = 0
     ) -> None:
         """Write `length` positions; ids and weights have that many or one more."""
+        tokens, targets, loss_weights, document_ids = self._arrays
         stop, known = start + length, start + len(ids) - 1
-        self._tokens[row, start:stop] = ids[:length]
-        self._targets[row, start:known] = ids[1:]
-        self._weights[row, start:known] = weights[1:]
-        self._document_ids[row, start:stop] = number
+        tokens[row, start:stop] = ids[:length]
+        targets[row, start:stop] = self._end_of_text
+        targets[row, start:known] = ids[1:]
+        loss_weights[row, start:stop] = 0
+        loss_weights[row, start:known] = weights[1:]
+        document_ids[row, start:stop] = number
+        self._filled[row] = stop
 
     def batch(self) -> Batch:
+        for shard, noted in self._noted.items():
+            pieces = np.array(noted, dtype=np.int64).reshape(-1, 6)
+            ids, trained = shard.all_ids, shard.all_trained
+            native.fill_rows(ids, trained, pieces, *self._arrays, self._end_of_text)
+        filled = np.array(self._filled, dtype=np.int64)
+        native.pad_rows(filled, *self._arrays, self._end_of_text)
         return self._batch

@@ -17,6 +17,8 @@ from penjing.config.training import MixtureShare
 from penjing.errors import DataError
 
 _ROUNDING = 1e-9
+_CHUNK_ROWS = 256
+"""Given to sources at once while shares are constant."""
 
 
 @dataclass(frozen=True)
@@ -94,8 +96,8 @@ class MixturePlan:
         Raises:
             DataError: every source was read as often as it may be.
         """
-        for number in range(len(self._sources), row + 1):
-            self._assign(number)
+        if row >= len(self._sources):
+            self._assign(row + 1)
         return self._sources[row], self._within[row]
 
     def realised(self, rows: int) -> dict[str, float]:
@@ -110,22 +112,52 @@ class MixturePlan:
         sums = [math.fsum(of_one) for of_one in zip(*map(self.weights, range(rows)), strict=True)]
         return dict(zip(self.sources, (total / max(1, rows) for total in sums), strict=False))
 
-    def _assign(self, row: int) -> None:
-        part = max(n for n, one in enumerate(self.segments) if one.first_row <= row)
-        slack = self._slacks[part]
-        ranks = []
-        for source, weight in enumerate(self._without_exhausted(row, part)):
-            self._due[source] += weight
-            behind = self._due[source] - self._given[source]
-            if weight > 0:
+    def _assign(self, stop: int) -> None:
+        """Give rows up to `stop`, or somewhat further, to sources."""
+        due, given = self._due, self._given
+        for row in range(len(self._sources), stop):
+            part = max(n for n, one in enumerate(self.segments) if one.first_row <= row)
+            weights = self._without_exhausted(row, part)
+            count = self._steady_rows(row, part)
+            self._give(weights, self._slacks[part], count, due, given)
+            if len(self._sources) >= stop:
+                return
+
+    def _steady_rows(self, row: int, part: int) -> int:
+        """How many rows from this one on have its weights for sure."""
+        last = part == len(self.segments) - 1
+        segment = self.segments[part]
+        steady = last and self._parts[part].always and not self._parts[part].caps
+        blended = row - segment.first_row >= segment.blend_rows
+        return _CHUNK_ROWS if steady and blended else 1
+
+    def _give(
+        self,
+        weights: Sequence[float],
+        slack: float,
+        count: int,
+        due: list[float],
+        given: list[int],
+    ) -> None:
+        numbered = list(enumerate(weights))
+        some = [(source, weight) for source, weight in numbered if weight > 0]
+        limit, rest = slack - _ROUNDING, 1 - slack
+        for _ in range(count):
+            for source, weight in numbered:
+                due[source] += weight
+            best, chosen, late = math.inf, -1, False
+            for source, weight in some:
+                behind = due[source] - given[source]
                 # While shares change, all that still have one may be ahead: the least ahead then.
-                late = behind >= slack - _ROUNDING
-                wait = (1 - slack - behind) / weight if late else -behind
-                ranks.append((not late, wait, source))
-        chosen = min(ranks)[2]
-        self._sources.append(chosen)
-        self._within.append(self._given[chosen])
-        self._given[chosen] += 1
+                if behind >= limit:
+                    wait = (rest - behind) / weight
+                    if not late or wait < best:
+                        best, chosen, late = wait, source, True
+                elif not late and -behind < best:
+                    best, chosen = -behind, source
+            self._sources.append(chosen)
+            self._within.append(given[chosen])
+            given[chosen] += 1
 
     def _without_exhausted(self, row: int, part: int) -> list[float]:
         """The weights, of which those of sources that may not be read again go to the others."""
@@ -177,7 +209,7 @@ class _Shares:
             self._curves.append((place, share.blend == "cosine", points))
         self._check(segment)
         still = all(len({value for _, value in points}) == 1 for *_, points in self._curves)
-        self._always = self._at(0) if still else None
+        self.always = self._at(0) if still else None
 
     def _check(self, segment: Segment) -> None:
         fixed = sum(self._fixed.values())
@@ -194,7 +226,7 @@ class _Shares:
 
     def at(self, row: int) -> list[float]:
         """Shares of 1 at a row."""
-        return list(self._always) if self._always is not None else self._at(row)
+        return list(self.always) if self.always is not None else self._at(row)
 
     def _at(self, row: int) -> list[float]:
         shares = [0.0] * self._size

@@ -29,6 +29,8 @@ def recent_turns(ids: npt.NDArray[Any], row_tokens: int, marks: TurnMarks) -> np
         row_tokens: positions of a row.
         marks: of the tokenizer.
     """
+    if len(ids) <= row_tokens:
+        return np.arange(len(ids))
     starts = np.flatnonzero(ids == marks.im_start)
     spoken = [_begins(ids, start, marks.assistant) for start in starts.tolist()]
     system = 0

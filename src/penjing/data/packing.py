@@ -7,19 +7,20 @@ last target of the piece before it; so every token is a target exactly once an e
 
 from bisect import bisect_left, bisect_right, insort
 from collections import OrderedDict
-from collections.abc import Iterable
-from typing import Literal, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from penjing.data.order import permute, permute_many
+from penjing.data.order import permutation, permute, permute_many
 from penjing.data.shards import ShardKind
 from penjing.errors import DataError
 from penjing.seeds import seed_for
 
 BLOCK_DOCUMENTS = 4096
 _BLOCKS_KEPT = 2
+_LISTED_ROWS = 1 << 17
 _FREE_SHARE = 1 / 256
 """Of a block's positions that may stay empty where documents may be cut."""
 
@@ -80,7 +81,7 @@ class RowPlan:
             free = int(_FREE_SHARE * int(lengths.sum()))
             self._packed = _without_gaps(self._packed, row_tokens, free)
         self._documents, self._row_tokens = documents, row_tokens
-        self._full_ends = np.cumsum(full)
+        self._full_ends: list[int] = np.cumsum(full).tolist()
         self._full_rows = int(full.sum())
 
     def __len__(self) -> int:
@@ -89,8 +90,8 @@ class RowPlan:
     def row(self, index: int) -> Row:
         if index >= self._full_rows:
             return tuple(self._packed[index - self._full_rows])
-        place = int(np.searchsorted(self._full_ends, index, side="right"))
-        before = int(self._full_ends[place - 1]) if place else 0
+        place = bisect_right(self._full_ends, index)
+        before = self._full_ends[place - 1] if place else 0
         start = (index - before) * self._row_tokens
         return (Piece(int(self._documents[place]), start, self._row_tokens),)
 
@@ -154,6 +155,26 @@ def utilization(rows: Iterable[Row], row_tokens: int) -> float:
     return sum(filled) / (len(filled) * row_tokens) if filled else 0.0
 
 
+def _places(size: int, key: int) -> Sequence[int]:
+    """`permutation`, listed unless that is large: place by place it takes ten times as long."""
+    if size <= _LISTED_ROWS:
+        return permutation(size, key).tolist()  # type: ignore[no-any-return]
+    return _Places(size, key)
+
+
+class _Places(Sequence[int]):
+    """The permutation of a block with long books, place by place."""
+
+    def __init__(self, size: int, key: int) -> None:
+        self._size, self._key = size, key
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, index: Any) -> Any:
+        return permute(index, self._size, self._key)
+
+
 class SourceRows:
     """The endless rows of one source: row k is a pure function of the arguments and k.
 
@@ -193,13 +214,19 @@ class SourceRows:
         self._blocks_an_epoch = -(-len(lengths) // BLOCK_DOCUMENTS)
         self._starts = [0]
         """Row at which block 0, 1, ... starts; one more than the blocks planned so far."""
-        self._planned: OrderedDict[int, RowPlan] = OrderedDict()
+        self._planned: OrderedDict[int, tuple[RowPlan, Sequence[int]]] = OrderedDict()
+        """Of some blocks, their rows, and the place of each in the order of the stream."""
+        self._now: tuple[int, int, RowPlan | None, Sequence[int]] = (0, 0, None, ())
+        """Of the block last asked for, its first row and the one after its last."""
 
     def row(self, k: int) -> Row:
-        block = self._block_of(k)
-        start, stop = self._starts[block : block + 2]
-        place = permute(k - start, stop - start, seed_for(self._key, "rows", block))
-        return self._plan(block).row(place)
+        first, stop, plan, places = self._now
+        if plan is None or not first <= k < stop:
+            block = self._block_of(k)
+            first, stop = self._starts[block : block + 2]
+            plan, places = self._plan(block)
+            self._now = first, stop, plan, places
+        return plan.row(places[k - first])
 
     def epoch_of(self, k: int) -> int:
         return self._block_of(k) // self._blocks_an_epoch
@@ -213,10 +240,10 @@ class SourceRows:
 
     def _block_of(self, k: int) -> int:
         while self._starts[-1] <= k:
-            self._starts.append(self._starts[-1] + len(self._plan(len(self._starts) - 1)))
+            self._starts.append(self._starts[-1] + len(self._plan(len(self._starts) - 1)[0]))
         return bisect_right(self._starts, k) - 1
 
-    def _plan(self, block: int) -> RowPlan:
+    def _plan(self, block: int) -> tuple[RowPlan, Sequence[int]]:
         if block not in self._planned:
             epoch, number = divmod(block, self._blocks_an_epoch)
             first = number * BLOCK_DOCUMENTS
@@ -227,7 +254,8 @@ class SourceRows:
             if self._dropping:
                 documents = documents[self._lengths[documents] <= self._row_tokens]
             lengths = self._lengths[documents]
-            self._planned[block] = RowPlan(documents, lengths, self._row_tokens, cut=self._cut)
+            plan = RowPlan(documents, lengths, self._row_tokens, cut=self._cut)
+            self._planned[block] = plan, _places(len(plan), seed_for(self._key, "rows", block))
         self._planned.move_to_end(block)
         while len(self._planned) > _BLOCKS_KEPT:
             self._planned.popitem(last=False)

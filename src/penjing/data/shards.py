@@ -182,6 +182,26 @@ class Shard:
         mask = None if self._mask is None else self._mask.read(start, stop).view(np.bool_)
         return self._ids.read(start, stop), mask
 
+    def verify(self, start: int, stop: int) -> None:
+        """See that the ids at [start, stop) are as they were written, and what is trained of them.
+
+        Raises:
+            ArtifactError: a block is not.
+        """
+        self._ids.read(start, stop)
+        if self._mask is not None:
+            self._mask.read(start, stop)
+
+    @property
+    def all_ids(self) -> npt.NDArray[Any]:
+        """Every id, (tokens,); `verify` what is read of it."""
+        return self._ids.values
+
+    @property
+    def all_trained(self) -> npt.NDArray[np.uint8]:
+        """For every id of conversations whether it is trained, of documents nothing; as above."""
+        return np.empty(0, np.uint8) if self._mask is None else self._mask.values
+
     def read(
         self, document: int, start: int, stop: int
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
@@ -276,16 +296,19 @@ class _BlockReader:
         wanted = length * self.itemsize
         if found != wanted:
             raise ArtifactError(f"{path}: has {found} bytes instead of {wanted}: {_REMAKE}")
-        self._values: npt.NDArray[Any] = np.frombuffer(self._map or b"", dtype=dtype)
+        self.values: npt.NDArray[Any] = np.frombuffer(self._map or b"", dtype=dtype)
+        self._left = len(hashes)
 
     def read(self, start: int, stop: int) -> npt.NDArray[Any]:
         """A read-only view of the elements [start, stop)."""
+        if not self._left:
+            return self.values[start:stop]
         last = -(-stop * self.itemsize // BLOCK_BYTES)
         block = self._unchecked.find(1, start * self.itemsize // BLOCK_BYTES, last)
         while block >= 0:
             self._check(block)
             block = self._unchecked.find(1, block + 1, last)
-        return self._values[start:stop]
+        return self.values[start:stop]
 
     def release(self) -> None:
         """Let go of the pages in memory; the system's cache of the file may keep them."""
@@ -294,10 +317,11 @@ class _BlockReader:
 
     def _check(self, block: int) -> None:
         size = BLOCK_BYTES // self.itemsize
-        data = self._values[block * size : (block + 1) * size].tobytes()
+        data = self.values[block * size : (block + 1) * size].tobytes()
         if xxhash.xxh3_64_hexdigest(data) != self._hashes[block]:
             raise ArtifactError(
                 f"{self._path}: block {block} (from byte {block * BLOCK_BYTES}) is not as it was "
                 f"written: the file was altered or the disk fails: {_REMAKE}"
             )
+        self._left -= self._unchecked[block]  # not twice, if two threads check a block
         self._unchecked[block] = 0

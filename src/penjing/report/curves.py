@@ -23,7 +23,9 @@ def curves(report: RunReport) -> tuple[Chart, ...]:
     for key in (key for key in keys if key.endswith("_bpb")):
         title = key.replace("_", " ").replace("bpb", "bits per byte")
         charts.append(_whole(stages, title, "bits", step=partial(_value, key)))
-        if sources := [other for other in keys if other.startswith(f"{key}.")]:
+        sources = [other for other in keys if other.startswith(f"{key}.")]
+        trained = [one for one in sources if one.partition(".")[2] in _trained_sources(report)]
+        if sources := trained or sources:
             charts.append(_by_source(stages, f"{title} by source", sources))
     charts += [chart for stage in stages for chart in _shares(stage)]
     charts.append(_whole(stages, "learning-rate factor", "", step=lambda r: r.schedule))
@@ -60,6 +62,12 @@ def _values(stage: StageReport) -> Iterator[Chart]:
     for key in lines.keys() - scores:
         line = Series(key, tuple(lines[key]), _color(stage))
         yield Chart(f"{stage.name}: {key.replace('_', ' ')}", (line,))
+
+
+def _trained_sources(report: RunReport) -> set[str]:
+    """Of which some stage took rows: a chart of every source that has text would be a tangle."""
+    shares = (share for stage in report.trained for share in stage.result("mixture") or ())
+    return {share["source"] for share in shares}
 
 
 def _by_source(stages: list[StageReport], title: str, keys: list[str]) -> Chart:

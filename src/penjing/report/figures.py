@@ -102,7 +102,7 @@ def svg(chart: Chart) -> str:
     for x in ticks(x_low, x_high):
         parts.append(f'<path class="tick" d="M{across(x):.1f} {floor}v5"/>')
         parts.append(f'<text class="x" x="{across(x):.1f}" y="{floor + 19}">{short(x)}</text>')
-    for x in chart.marks:
+    for x in (mark for mark in chart.marks if x_low <= mark <= x_high):
         parts.append(f'<path class="mark" d="M{across(x):.1f} {TOP}V{floor}"/>')
     parts.append(f'<path class="axis" d="M{LEFT} {floor}H{WIDTH - RIGHT}"/>')
     parts.append(

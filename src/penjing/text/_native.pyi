@@ -17,6 +17,24 @@ def sample_words(blob: bytes, threshold: int) -> bytes: ...
 def train_merges(
     blobs: Sequence[bytes], num_merges: int, on_progress: Callable[[int, int], None] | None
 ) -> tuple[NDArray[np.uint32], NDArray[np.int64]]: ...
+def fill_rows(
+    ids: NDArray[Any],
+    mask: NDArray[np.uint8],
+    pieces: NDArray[np.int64],
+    tokens: NDArray[np.int64],
+    targets: NDArray[np.int64],
+    weights: NDArray[np.float32],
+    document_ids: NDArray[np.int64],
+    end: int,
+) -> None: ...
+def pad_rows(
+    filled: NDArray[np.int64],
+    tokens: NDArray[np.int64],
+    targets: NDArray[np.int64],
+    weights: NDArray[np.float32],
+    document_ids: NDArray[np.int64],
+    end: int,
+) -> None: ...
 def json_lines(
     data: bytes, field: str
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64], list[tuple[int, str]]]: ...

@@ -1,4 +1,4 @@
-"""The core of the tokenizer: the compiled one where it was built, else its twin in Python.
+"""The core of the tokenizer and of batches' rows: compiled where it was built, else its twin.
 
 Both give the same bits; the compiled one is some fifty times as fast. See docs/tokenizer.md.
 """
@@ -19,8 +19,10 @@ __all__ = [  # noqa: F405
     "Encoder",
     "WordCounter",
     "count_histogram",
+    "fill_rows",
     "json_lines",
     "merge_words",
+    "pad_rows",
     "sample_words",
     "split_ends",
     "train_merges",

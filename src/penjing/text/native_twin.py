@@ -203,3 +203,55 @@ def json_lines(
             lines.append(number)
     ends = np.cumsum([len(text) for text in texts], dtype=np.int64)
     return np.frombuffer(b"".join(texts), np.uint8), ends, np.array(lines, np.int64), bad
+
+
+def fill_rows(
+    ids: NDArray[Any],
+    mask: NDArray[np.uint8],
+    pieces: NDArray[np.int64],
+    tokens: NDArray[np.int64],
+    targets: NDArray[np.int64],
+    weights: NDArray[np.float32],
+    document_ids: NDArray[np.int64],
+    end: int,
+) -> None:
+    """Write pieces of documents into the rows of a batch, (rows, positions) each.
+
+    Args:
+        ids: of a shard.
+        mask: which of them are trained, as bytes; empty: all.
+        pieces: (pieces, 6): row, first position, first id, length, number within the row, and
+            whether the document ends with it: its last target is then `end`, trained unless
+            there is a mask.
+        tokens: written where the pieces say, as the other three are.
+        targets: the ids that come next.
+        weights: 1 where the target is trained, else 0.
+        document_ids: the pieces' numbers.
+        end: `<|endoftext|>`.
+    """
+    for row, first, begin, length, number, ends in pieces.tolist():
+        stop, known = first + length, length - bool(ends)
+        tokens[row, first:stop] = ids[begin : begin + length]
+        targets[row, first : first + known] = ids[begin + 1 : begin + known + 1]
+        document_ids[row, first:stop] = number
+        weights[row, first:stop] = 1
+        if len(mask):
+            weights[row, first : first + known] = mask[begin + 1 : begin + known + 1]
+        if ends:
+            targets[row, stop - 1] = end
+            weights[row, stop - 1] = not len(mask)
+
+
+def pad_rows(
+    filled: NDArray[np.int64],
+    tokens: NDArray[np.int64],
+    targets: NDArray[np.int64],
+    weights: NDArray[np.float32],
+    document_ids: NDArray[np.int64],
+    end: int,
+) -> None:
+    """Make padding of what each row has behind its first `filled` positions, (rows,)."""
+    for row, first in enumerate(filled.tolist()):
+        tokens[row, first:] = targets[row, first:] = end
+        weights[row, first:] = 0
+        document_ids[row, first:] = -1
