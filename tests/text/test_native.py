@@ -284,7 +284,7 @@ def filled_rows(core: Any, seed: int, kind: type, *, masked: bool) -> list[bytes
 
 @pytest.mark.parametrize("kind", [np.uint16, np.uint32])
 @pytest.mark.parametrize("masked", [True, False])
-def test_rows_are_filled_alike(kind: type, masked: bool) -> None:  # noqa: FBT001 - pytest's
+def test_rows_are_filled_alike(kind: type, masked: bool) -> None:
     for seed in range(60):
         ours, wanted = (filled_rows(core, seed, kind, masked=masked) for core in (native, twin))
         assert ours == wanted
@@ -305,7 +305,7 @@ def test_rows_are_filled_alike(kind: type, masked: bool) -> None:  # noqa: FBT00
     ],
 )
 def test_a_piece_outside_its_arrays_is_refused(piece: tuple[int, ...]) -> None:
-    ids = np.arange(20, dtype=np.uint16)
+    ids: Any = np.arange(20, dtype=np.uint16)
     arrays: Any = [np.zeros((1, 8), dtype=np.int64) for _ in range(4)]
     arrays[2] = arrays[2].astype(np.float32)
     with pytest.raises(ValueError, match="piece 0 is outside its arrays"):
