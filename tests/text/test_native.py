@@ -262,7 +262,7 @@ def filled_rows(core: Any, seed: int, kind: type, *, masked: bool) -> list[bytes
     """The arrays of a batch whose rows were filled with random pieces of random ids."""
     rng = np.random.default_rng(seed)
     size, rows, width = 300, 4, int(rng.integers(1, 40))
-    ids = rng.integers(0, 60_000, size).astype(kind)
+    ids: Any = rng.integers(0, 60_000, size).astype(kind)
     mask = rng.integers(0, 2, size if masked else 0).astype(np.uint8)
     pieces, filled = [], []
     for row in range(rows):
