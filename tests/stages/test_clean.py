@@ -134,7 +134,7 @@ def test_what_is_left_out_does_not_depend_on_chunks(base: Path, options: tuple[s
     assert counts(whole) == counts(cut)
 
 
-def test_tasks_of_a_shell_and_ray_make_the_same(base: Path) -> None:
+def test_tasks_of_a_shell_make_the_same(base: Path) -> None:
     whole = grow(base, "whole", CLEAN + "chunk_files = 1\n")
     words = ["clean", str(base / "run.toml"), "--runs", str(base / "tasks")]
     for task in ("2/3", "1/3", "3/3"):
@@ -142,9 +142,17 @@ def test_tasks_of_a_shell_and_ray_make_the_same(base: Path) -> None:
     assert main(words) == 0
 
     assert counts(base / "tasks" / "run") == counts(whole)
-    pytest.importorskip("ray")
+
+
+def test_a_local_ray_makes_the_same(base: Path) -> None:
+    ray = pytest.importorskip("ray")
+    whole = grow(base, "whole", CLEAN + "chunk_files = 1\n")
     words = ["clean", str(base / "run.toml"), "--runs", str(base / "ray"), "--engine", "ray"]
-    assert main(words) == 0
+    try:
+        assert main(words) == 0
+    finally:
+        ray.shutdown()
+
     assert counts(base / "ray" / "run") == counts(whole)
 
 
