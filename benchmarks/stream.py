@@ -69,12 +69,14 @@ def measure(
     )
     batches = stream.step_batches(0)
     next(batches)
-    positions, filled, begun = 0, 0, time.process_time()
+    positions, looked, filled, begun = 0, 0, 0.0, time.process_time()
     while time.process_time() - begun < seconds:
         batch = next(batches)
         positions += batch.tokens.numel()
-        filled += int((batch.document_ids >= 0).sum())
-    return positions / (time.process_time() - begun), filled / positions
+        looked += 1
+        if looked % 16 == 0:  # counting costs as much as a tenth of a batch
+            filled += float((batch.document_ids >= 0).float().mean())
+    return positions / (time.process_time() - begun), filled / (looked // 16)
 
 
 if __name__ == "__main__":

@@ -11,4 +11,5 @@ NB_MODULE(_native, module) {
     penjing::bind_json_lines(module);
     penjing::bind_trainer(module);
     penjing::bind_rows(module);
+    penjing::bind_fit(module);
 }

@@ -27,6 +27,7 @@ void bind_encoder(nb::module_& module);
 void bind_json_lines(nb::module_& module);
 void bind_trainer(nb::module_& module);
 void bind_rows(nb::module_& module);
+void bind_fit(nb::module_& module);
 
 template <class T>
 using Array = nb::ndarray<nb::numpy, T>;

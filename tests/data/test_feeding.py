@@ -11,10 +11,9 @@ import pytest
 
 from penjing.data.batches import Batch, RowStream
 from penjing.data.feeding import Feeding, feed
-from penjing.data.shards import Shard
+from penjing.data.packing import SourceRows
 from penjing.errors import ArtifactError, DataError
 from tests.faults.stream_campaign import (
-    ROWS,
     WORKERS,
     WORLD_SIZES,
     flips,
@@ -65,21 +64,21 @@ def until(stream: RowStream, how: Feeding) -> tuple[int, float, DataError]:
     return made, time.monotonic() - begun, told.value
 
 
-@pytest.mark.parametrize("deadly", [1, 30, 200])
+@pytest.mark.parametrize("deadly", [1, 30, 100])
 def test_a_worker_that_dies_is_named_with_its_row_and_reason(
     stream: RowStream, monkeypatch: pytest.MonkeyPatch, deadly: int
 ) -> None:
-    verify, calls = Shard.verify, iter(range(10**6))
+    table, calls = SourceRows.table, iter(range(10**6))
 
-    def fail(shard: Shard, *place: int) -> Any:
+    def fail(rows: SourceRows, k: int) -> Any:
         if next(calls) == deadly:
             raise ArtifactError("tales.bin: block 3 is not as it was written")
-        return verify(shard, *place)
+        return table(rows, k)
 
-    monkeypatch.setattr(Shard, "verify", fail)
+    monkeypatch.setattr(SourceRows, "table", fail)
     made, seconds, error = until(stream, Feeding(2, prefetch_steps=4))
 
-    assert made <= deadly // ROWS + 8
+    assert made <= deadly + 8
     assert seconds < 5
     assert "data worker" in str(error)
     assert "of 2 died" in str(error)
@@ -89,14 +88,14 @@ def test_a_worker_that_dies_is_named_with_its_row_and_reason(
 def test_a_worker_that_stands_still_is_named_within_seconds(
     stream: RowStream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    verify, calls, wake = Shard.verify, iter(range(10**6)), threading.Event()
+    table, calls, wake = SourceRows.table, iter(range(10**6)), threading.Event()
 
-    def hang(shard: Shard, *place: int) -> Any:
-        if next(calls) >= 400:
+    def hang(rows: SourceRows, k: int) -> Any:
+        if next(calls) >= 60:
             wake.wait()
-        return verify(shard, *place)
+        return table(rows, k)
 
-    monkeypatch.setattr(Shard, "verify", hang)
+    monkeypatch.setattr(SourceRows, "table", hang)
     _, seconds, error = until(stream, Feeding(2, patience_seconds=0.5))
     wake.set()
 

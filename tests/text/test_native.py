@@ -312,3 +312,15 @@ def test_a_piece_outside_its_arrays_is_refused(piece: tuple[int, ...]) -> None:
         native.fill_rows(ids, ids[:0].astype(np.uint8), np.array([piece]), *arrays, 0)
     with pytest.raises(ValueError, match="filled is outside its row"):
         native.pad_rows(np.array([9]), *arrays, 0)
+
+
+@given(st.lists(st.integers(1, 30), max_size=80), st.integers(-1, 60))
+def test_pieces_are_packed_into_the_same_rows(lengths: list[int], free: int) -> None:
+    array = np.array(lengths, dtype=np.int64)
+    (parts, counts), (same, again) = (core.pack_rows(array, 30, free) for core in (native, twin))
+
+    assert parts.tolist() == same.tolist()
+    assert counts.tolist() == again.tolist()
+    for wrong in (0, 31):
+        with pytest.raises(ValueError, match="piece 0 does not fit"):
+            native.pack_rows(np.array([wrong]), 30, free)

@@ -19,7 +19,7 @@ from torch import Tensor
 from penjing.data.mixture import MixturePlan, Segment, sources_of
 from penjing.data.order import permutation
 from penjing.data.overlong import TurnMarks, recent_turns
-from penjing.data.packing import BLOCK_DOCUMENTS, Cut, Overlong, Row, RowPlan, SourceRows
+from penjing.data.packing import BLOCK_DOCUMENTS, Cut, Overlong, Row, RowPlan, RowTable, SourceRows
 from penjing.data.shards import Shard
 from penjing.errors import DataError
 from penjing.seeds import seed_for
@@ -210,19 +210,33 @@ class RowStream:
         """These global rows as a batch, (len(rows), row_tokens); `on_row` is told of each."""
         marks = self.marks if self.overlong == "drop_oldest" else None
         filler = _RowFiller(len(rows), self.row_tokens, self.end_of_text, marks, pinned=pinned)
-        for place, row in enumerate(rows):
-            source, within = self.plan.source_of(row)
-            name = self.plan.sources[source]
-            row_pieces = self._sources[name].row(within)
-            filler.fill(place, self.shards[source], self._starts[source], row_pieces)
+        drawn = np.array([self.plan.source_of(row) for row in rows], dtype=np.int64).reshape(-1, 2)
+        for source in np.unique(drawn[:, 0]).tolist():
+            places = np.flatnonzero(drawn[:, 0] == source)
+            self._fill(filler, source, places, drawn[places, 1])
             if on_row:
-                on_row(row)
+                on_row(rows[int(places[-1])])
         self._read_bytes += len(rows) * self.row_tokens * self.shards[0].token_bytes
         if self._read_bytes > self.memory_bytes:
             self._read_bytes = 0
             for shard in self.shards:
                 shard.release()
         return filler.batch()
+
+    def _fill(self, filler: "_RowFiller", source: int, places: Array, within: Array) -> None:
+        """Write a source's rows `within` at these places of the batch."""
+        rows, shard = self._sources[self.plan.sources[source]], self.shards[source]
+        while len(places):
+            first, stop, table = rows.table(int(within[0]))
+            own = (within >= first) & (within < stop)
+            if table is not None:
+                filler.fill_many(
+                    places[own], shard, self._starts[source], table, within[own] - first
+                )
+            else:
+                for place, row in zip(places[own].tolist(), within[own].tolist(), strict=True):
+                    filler.fill(place, shard, self._starts[source], rows.row(row))
+            places, within = places[~own], within[~own]
 
 
 @dataclass(frozen=True)
@@ -337,7 +351,8 @@ class _RowFiller:
         inputs = (made.tokens.numpy(), made.targets.numpy())
         self._arrays = (*inputs, made.loss_weights.numpy(), made.document_ids.numpy())
         self._end_of_text, self._marks = end_of_text, marks
-        self._filled = [0] * rows
+        self._filled = np.zeros(rows, dtype=np.int64)
+        self._many: list[tuple[Shard, Array]] = []
         self._noted: dict[Shard, list[tuple[int, int, int, int, int, bool]]] = {}
 
     def fill(self, row: int, shard: Shard, starts: Array, pieces: Row) -> None:
@@ -353,6 +368,26 @@ class _RowFiller:
                 length = self._fill_recent(row, at, shard, (begin, end), length, number)  # noqa: PLW2901 - it may be shorter than planned
             at += length
         self._filled[row] = at
+
+    def fill_many(
+        self, places: Array, shard: Shard, starts: Array, table: RowTable, rows: Array
+    ) -> None:
+        """`fill` of these rows of a table, at these places, at once."""
+        chosen, counts = table.of(rows)
+        document, start, length = table.pieces[chosen].T
+        begin, row = starts[document] + start, np.repeat(places, counts)
+        ends = begin + length == starts[document + 1]
+        made = np.stack([row, table.at[chosen], begin, length, table.number[chosen], ends], axis=1)
+        self._filled[places] = table.filled[rows]
+        if not shard.verified:
+            for _, _, first, size, _, last in made.tolist():
+                shard.verify(first, first + size + 1 - last)
+        if shard.kind == "conversations" and self._marks:
+            for one in np.flatnonzero(~ends).tolist():
+                span = int(begin[one]), int(starts[document[one] + 1])
+                self._fill_recent(int(row[one]), 0, shard, span, int(length[one]), 0)
+            made = made[ends]
+        self._many.append((shard, made))
 
     def _fill_recent(
         self, row: int, at: int, shard: Shard, span: tuple[int, int], length: int, number: int
@@ -380,10 +415,12 @@ class _RowFiller:
         self._filled[row] = stop
 
     def batch(self) -> Batch:
-        for shard, noted in self._noted.items():
-            pieces = np.array(noted, dtype=np.int64).reshape(-1, 6)
+        noted = (
+            (shard, np.array(some, dtype=np.int64).reshape(-1, 6))
+            for shard, some in self._noted.items()
+        )
+        for shard, pieces in (*self._many, *noted):
             ids, trained = shard.all_ids, shard.all_trained
             native.fill_rows(ids, trained, pieces, *self._arrays, self._end_of_text)
-        filled = np.array(self._filled, dtype=np.int64)
-        native.pad_rows(filled, *self._arrays, self._end_of_text)
+        native.pad_rows(self._filled, *self._arrays, self._end_of_text)
         return self._batch

@@ -5,9 +5,10 @@ second on and then `<|endoftext|>` are targets. A piece after the first begins, 
 last target of the piece before it; so every token is a target exactly once an epoch.
 """
 
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from penjing.data.order import permutation, permute, permute_many
 from penjing.data.shards import ShardKind
 from penjing.errors import DataError
 from penjing.seeds import seed_for
+from penjing.text import native
 
 BLOCK_DOCUMENTS = 4096
 _BLOCKS_KEPT = 2
@@ -74,74 +76,83 @@ class RowPlan:
         # Two documents of more than half a row never share one, so their order costs no variety.
         order = np.argsort(-np.where(2 * rests > row_tokens, rests, 0), kind="stable")
         order = order[rests[order] > 0]
-        columns = (documents[order], full[order] * row_tokens, rests[order])
-        pieces = map(Piece, *(column.tolist() for column in columns))
-        self._packed = _best_fit(pieces, len(order), row_tokens)
-        if cut == "anywhere":
-            free = int(_FREE_SHARE * int(lengths.sum()))
-            self._packed = _without_gaps(self._packed, row_tokens, free)
-        self._documents, self._row_tokens = documents, row_tokens
+        free = int(_FREE_SHARE * int(lengths.sum())) if cut == "anywhere" else -1
+        parts, counts = native.pack_rows(rests[order], row_tokens, free)
+        chosen, offset, length = order[parts[:, 0]], parts[:, 1], parts[:, 2]
+        starts = full[chosen] * row_tokens + offset
+        self._packed = np.stack([documents[chosen], starts, length], axis=1)
+        self._packed_ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+        self._documents, self._row_tokens, self._full = documents, row_tokens, full
         self._full_ends: list[int] = np.cumsum(full).tolist()
         self._full_rows = int(full.sum())
 
     def __len__(self) -> int:
-        return self._full_rows + len(self._packed)
+        return self._full_rows + len(self._packed_ends) - 1
 
     def row(self, index: int) -> Row:
         if index >= self._full_rows:
-            return tuple(self._packed[index - self._full_rows])
+            number = index - self._full_rows
+            first, stop = self._packed_ends[number : number + 2]
+            return tuple(Piece(*numbers) for numbers in self._packed[first:stop].tolist())
         place = bisect_right(self._full_ends, index)
         before = self._full_ends[place - 1] if place else 0
         start = (index - before) * self._row_tokens
         return (Piece(int(self._documents[place]), start, self._row_tokens),)
+
+    def table(self, places: npt.NDArray[np.int64]) -> "RowTable":
+        """The rows at these places, in their order, as arrays."""
+        full = np.empty((self._full_rows, 3), dtype=np.int64)
+        full[:, 0] = np.repeat(self._documents, self._full)
+        before = np.repeat(np.cumsum(self._full) - self._full, self._full)
+        full[:, 1] = (np.arange(self._full_rows) - before) * self._row_tokens
+        full[:, 2] = self._row_tokens
+        sizes = np.ones(len(self), dtype=np.int64)
+        sizes[self._full_rows :] = np.diff(self._packed_ends)
+        ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
+        chosen, counts = _pieces_of(places, ends)
+        pieces = np.concatenate([full, self._packed])[chosen]
+        ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+        offsets = np.cumsum(pieces[:, 2]) - pieces[:, 2]
+        at = offsets - np.repeat(offsets[ends[:-1]], counts)
+        number = np.arange(len(pieces)) - np.repeat(ends[:-1], counts)
+        filled = np.add.reduceat(pieces[:, 2], ends[:-1])
+        return RowTable(pieces, at, number, ends, filled)
+
+
+@dataclass(frozen=True)
+class RowTable:
+    """Rows as arrays: row r has the pieces [ends[r], ends[r + 1]) and `filled[r]` positions.
+
+    pieces (P, 3): document, start, length; at (P,): its first position in the row; number (P,):
+    which of the row's it is; ends (R + 1,); filled (R,). All int64.
+    """
+
+    pieces: npt.NDArray[np.int64]
+    at: npt.NDArray[np.int64]
+    number: npt.NDArray[np.int64]
+    ends: npt.NDArray[np.int64]
+    filled: npt.NDArray[np.int64]
+
+    def of(
+        self, rows: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Which pieces these rows have, one row after another, and how many each."""
+        return _pieces_of(rows, self.ends)
+
+
+def _pieces_of(
+    rows: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    counts = ends[rows + 1] - ends[rows]
+    stops = np.cumsum(counts)
+    total = int(stops[-1]) if len(stops) else 0
+    return np.arange(total) + np.repeat(ends[rows] - stops + counts, counts), counts
 
 
 def plan_rows(lengths: npt.NDArray[np.int64], row_tokens: int, *, cut: Cut) -> list[Row]:
     """All rows of documents 0, 1, ... with (N,) `lengths`; see `RowPlan`."""
     plan = RowPlan(np.arange(len(lengths)), lengths, row_tokens, cut=cut)
     return [plan.row(index) for index in range(len(plan))]
-
-
-def _best_fit(pieces: Iterable[Piece], count: int, row_tokens: int) -> list[list[Piece]]:
-    rows: list[list[Piece]] = []
-    # Sorted free space of the open rows, each as free * (count + 1) + row, so that one bisection
-    # finds the fullest row that still takes the piece.
-    scale = count + 1
-    free: list[int] = []
-    for piece in pieces:
-        place = bisect_left(free, piece.length * scale)
-        if place < len(free):
-            space, row = divmod(free.pop(place), scale)
-            rows[row].append(piece)
-        else:
-            space, row = row_tokens, len(rows)
-            rows.append([piece])
-        if space > piece.length:
-            insort(free, (space - piece.length) * scale + row)
-    return rows
-
-
-def _without_gaps(rows: list[list[Piece]], row_tokens: int, free: int) -> list[list[Piece]]:
-    """The rows with at most `free` positions empty, or less than one row."""
-    gaps = [row_tokens - sum(piece.length for piece in row) for row in rows]
-    empty = sum(gaps)
-    waiting = iter(sorted(range(len(rows)), key=lambda row: -gaps[row]))
-    given_up, taker = set[int](), -1
-    # A whole row's worth of gaps: so those of the others take all that the given-up row holds.
-    while empty > free and empty >= row_tokens:
-        giver = next(waiting)
-        while rows[giver]:
-            if taker < 0 or not gaps[taker]:
-                taker = next(waiting)
-            piece = rows[giver].pop()
-            moved = min(piece.length, gaps[taker])
-            rows[taker].append(piece._replace(length=moved))
-            gaps[taker] -= moved
-            if moved < piece.length:
-                rows[giver].append(Piece(piece.document, piece.start + moved, piece.length - moved))
-        empty -= row_tokens
-        given_up.add(giver)
-    return [row for number, row in enumerate(rows) if number not in given_up]
 
 
 def overlong(lengths: npt.NDArray[np.int64], row_tokens: int) -> int:
@@ -216,6 +227,7 @@ class SourceRows:
         """Row at which block 0, 1, ... starts; one more than the blocks planned so far."""
         self._planned: OrderedDict[int, tuple[RowPlan, Sequence[int]]] = OrderedDict()
         """Of some blocks, their rows, and the place of each in the order of the stream."""
+        self._tables: dict[int, RowTable] = {}
         self._now: tuple[int, int, RowPlan | None, Sequence[int]] = (0, 0, None, ())
         """Of the block last asked for, its first row and the one after its last."""
 
@@ -227,6 +239,21 @@ class SourceRows:
             plan, places = self._plan(block)
             self._now = first, stop, plan, places
         return plan.row(places[k - first])
+
+    def table(self, k: int) -> tuple[int, int, RowTable | None]:
+        """Of the block of row k, its first row, the one after its last, and its rows in order as
+        arrays; None of a block with long books, whose arrays would be large.
+        """
+        block = self._block_of(k)
+        first, stop = self._starts[block : block + 2]
+        if block not in self._tables:
+            plan, places = self._plan(block)
+            if len(plan) > _LISTED_ROWS:
+                return first, stop, None
+            while len(self._tables) >= _BLOCKS_KEPT:
+                del self._tables[next(iter(self._tables))]
+            self._tables[block] = plan.table(np.array(places, dtype=np.int64))
+        return first, stop, self._tables[block]
 
     def epoch_of(self, k: int) -> int:
         return self._block_of(k) // self._blocks_an_epoch

@@ -193,6 +193,11 @@ class Shard:
             self._mask.read(start, stop)
 
     @property
+    def verified(self) -> bool:
+        """Whether every block was found as it was written."""
+        return self._ids.verified and (self._mask is None or self._mask.verified)
+
+    @property
     def all_ids(self) -> npt.NDArray[Any]:
         """Every id, (tokens,); `verify` what is read of it."""
         return self._ids.values
@@ -309,6 +314,10 @@ class _BlockReader:
             self._check(block)
             block = self._unchecked.find(1, block + 1, last)
         return self.values[start:stop]
+
+    @property
+    def verified(self) -> bool:
+        return not self._left
 
     def release(self) -> None:
         """Let go of the pages in memory; the system's cache of the file may keep them."""

@@ -17,6 +17,9 @@ def sample_words(blob: bytes, threshold: int) -> bytes: ...
 def train_merges(
     blobs: Sequence[bytes], num_merges: int, on_progress: Callable[[int, int], None] | None
 ) -> tuple[NDArray[np.uint32], NDArray[np.int64]]: ...
+def pack_rows(
+    lengths: NDArray[np.int64], width: int, free: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]: ...
 def fill_rows(
     ids: NDArray[Any],
     mask: NDArray[np.uint8],

@@ -22,6 +22,7 @@ __all__ = [  # noqa: F405
     "fill_rows",
     "json_lines",
     "merge_words",
+    "pack_rows",
     "pad_rows",
     "sample_words",
     "split_ends",

@@ -4,6 +4,7 @@ Which of the two a run uses is `text.native`'s duty.
 """
 
 import json
+from bisect import bisect_left, insort
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -203,6 +204,64 @@ def json_lines(
             lines.append(number)
     ends = np.cumsum([len(text) for text in texts], dtype=np.int64)
     return np.frombuffer(b"".join(texts), np.uint8), ends, np.array(lines, np.int64), bad
+
+
+def pack_rows(
+    lengths: NDArray[np.int64], width: int, free: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Pieces to rows, best fit: the fullest row that still takes a piece, else a new one. Then the
+    emptiest rows are given up and cut to fill the gaps of others, largest gaps first, until at most
+    `free` positions are empty, or less than one row.
+
+    Args:
+        lengths: of the pieces, in order, (pieces,), each at most `width`.
+        width: positions of a row.
+        free: positions; below 0 no piece is cut.
+
+    Returns:
+        (parts, 3) of piece, offset and length, row after row; (rows,) parts of each row.
+    """
+    rows: list[list[tuple[int, int, int]]] = []
+    # Sorted free space of the open rows, each as free * scale + row, so that one bisection finds
+    # the fullest row that still takes the piece.
+    scale = len(lengths) + 1
+    gaps: list[int] = []
+    for piece, length in enumerate(lengths.tolist()):
+        place = bisect_left(gaps, length * scale)
+        if place < len(gaps):
+            space, row = divmod(gaps.pop(place), scale)
+        else:
+            space, row = width, len(rows)
+            rows.append([])
+        rows[row].append((piece, 0, length))
+        if space > length:
+            insort(gaps, (space - length) * scale + row)
+    if free >= 0:
+        _fill_gaps(rows, width, free)
+    rows = [row for row in rows if row]
+    parts = [part for row in rows for part in row]
+    counts = np.array([len(row) for row in rows], dtype=np.int64)
+    return np.array(parts, dtype=np.int64).reshape(-1, 3), counts
+
+
+def _fill_gaps(rows: list[list[tuple[int, int, int]]], width: int, free: int) -> None:
+    gaps = [width - sum(length for *_, length in row) for row in rows]
+    empty = sum(gaps)
+    waiting = iter(sorted(range(len(rows)), key=lambda row: -gaps[row]))
+    taker = -1
+    # A whole row's worth of gaps: so those of the others take all that the given-up row holds.
+    while empty > free and empty >= width:
+        giver = rows[next(waiting)]
+        while giver:
+            if taker < 0 or not gaps[taker]:
+                taker = next(waiting)
+            piece, offset, length = giver.pop()
+            moved = min(length, gaps[taker])
+            rows[taker].append((piece, offset, moved))
+            gaps[taker] -= moved
+            if moved < length:
+                giver.append((piece, offset + moved, length - moved))
+        empty -= width
 
 
 def fill_rows(
