@@ -12,7 +12,7 @@ from typing import Any
 
 import penjing
 from penjing.artifacts.stage import read_manifest
-from penjing.config.loading import load_run
+from penjing.config.loading import load_run, section_of
 from penjing.config.schema import STAGE_NAMES
 from penjing.generate.engine import Request, generate
 from penjing.generate.sampling import Sampling
@@ -58,11 +58,13 @@ def main() -> int:
 
 def bars_of(run: Path, level: str) -> list[Bar]:
     """Every bar of that level on the run."""
-    manifests = [read_manifest(run / name) for name in STAGE_NAMES]
+    config = load_run(run / "config.toml")
+    stages = [name for name in STAGE_NAMES if section_of(config, name) is not None]
+    manifests = [read_manifest(run / name) for name in stages]
     cpu = sum(manifest.cpu_seconds for manifest in manifests if manifest)
     score = _scores(run)
     bars = [
-        Bar("stages finished", sum(m is not None for m in manifests), len(STAGE_NAMES)),
+        Bar("stages finished", sum(m is not None for m in manifests), len(stages)),
         Bar("CPU seconds", cpu, 1100, at_most=True),
     ]
     if level == "ci":

@@ -374,19 +374,18 @@ class _RowFiller:
     ) -> None:
         """`fill` of these rows of a table, at these places, at once."""
         chosen, counts = table.of(rows)
-        document, start, length = table.pieces[chosen].T
-        begin, row = starts[document] + start, np.repeat(places, counts)
-        ends = begin + length == starts[document + 1]
-        made = np.stack([row, table.at[chosen], begin, length, table.number[chosen], ends], axis=1)
+        made = table.pieces[chosen]
+        made[:, 0] = np.repeat(places, counts)
         self._filled[places] = table.filled[rows]
         if not shard.verified:
             for _, _, first, size, _, last in made.tolist():
                 shard.verify(first, first + size + 1 - last)
         if shard.kind == "conversations" and self._marks:
-            for one in np.flatnonzero(~ends).tolist():
-                span = int(begin[one]), int(starts[document[one] + 1])
-                self._fill_recent(int(row[one]), 0, shard, span, int(length[one]), 0)
-            made = made[ends]
+            whole = made[:, 5] == 1
+            for row, _, begin, length, *_ in made[~whole].tolist():
+                end = int(starts[np.searchsorted(starts, begin, side="right")])
+                self._fill_recent(row, 0, shard, (begin, end), length, 0)
+            made = made[whole]
         self._many.append((shard, made))
 
     def _fill_recent(

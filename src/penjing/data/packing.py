@@ -99,8 +99,10 @@ class RowPlan:
         start = (index - before) * self._row_tokens
         return (Piece(int(self._documents[place]), start, self._row_tokens),)
 
-    def table(self, places: npt.NDArray[np.int64]) -> "RowTable":
-        """The rows at these places, in their order, as arrays."""
+    def table(self, places: npt.NDArray[np.int64], starts: npt.NDArray[np.int64]) -> "RowTable":
+        """The rows at these places, in their order; document d has ids [starts[d], starts[d + 1])
+        of its shard.
+        """
         full = np.empty((self._full_rows, 3), dtype=np.int64)
         full[:, 0] = np.repeat(self._documents, self._full)
         before = np.repeat(np.cumsum(self._full) - self._full, self._full)
@@ -113,23 +115,28 @@ class RowPlan:
         pieces = np.concatenate([full, self._packed])[chosen]
         ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
         offsets = np.cumsum(pieces[:, 2]) - pieces[:, 2]
-        at = offsets - np.repeat(offsets[ends[:-1]], counts)
-        number = np.arange(len(pieces)) - np.repeat(ends[:-1], counts)
-        filled = np.add.reduceat(pieces[:, 2], ends[:-1])
-        return RowTable(pieces, at, number, ends, filled)
+        document, start, length = pieces.T
+        begin = starts[document] + start
+        columns = (
+            np.zeros(len(pieces), np.int64),
+            offsets - np.repeat(offsets[ends[:-1]], counts),
+            begin,
+            length,
+            np.arange(len(pieces)) - np.repeat(ends[:-1], counts),
+            begin + length == starts[document + 1],
+        )
+        return RowTable(np.stack(columns, axis=1), ends, np.add.reduceat(length, ends[:-1]))
 
 
 @dataclass(frozen=True)
 class RowTable:
     """Rows as arrays: row r has the pieces [ends[r], ends[r + 1]) and `filled[r]` positions.
 
-    pieces (P, 3): document, start, length; at (P,): its first position in the row; number (P,):
-    which of the row's it is; ends (R + 1,); filled (R,). All int64.
+    pieces (P, 6) as `native.fill_rows` takes them, all in row 0; ends (R + 1,); filled (R,). All
+    int64.
     """
 
     pieces: npt.NDArray[np.int64]
-    at: npt.NDArray[np.int64]
-    number: npt.NDArray[np.int64]
     ends: npt.NDArray[np.int64]
     filled: npt.NDArray[np.int64]
 
@@ -211,6 +218,7 @@ class SourceRows:
                 "to validation; give it more rows or take it out of the mixture"
             )
         self._lengths = lengths
+        self._ids = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
         self._dropping = kind == "conversations" and overlong == "drop"
         if self._dropping and lengths.min() > row_tokens:
             raise DataError(
@@ -252,7 +260,7 @@ class SourceRows:
                 return first, stop, None
             while len(self._tables) >= _BLOCKS_KEPT:
                 del self._tables[next(iter(self._tables))]
-            self._tables[block] = plan.table(np.array(places, dtype=np.int64))
+            self._tables[block] = plan.table(np.array(places, dtype=np.int64), self._ids)
         return first, stop, self._tables[block]
 
     def epoch_of(self, k: int) -> int:
