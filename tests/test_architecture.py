@@ -45,7 +45,7 @@ TORCH_FREE = {
     "text",
     "sources",
 } | {"sandbox", "tasks", "synthetic", "report", "cli", "data"}
-WITH_TORCH = {"data.batches", "data.feeding"}
+WITH_TORCH = {"data.batches", "data.feeding", "data.filling"}
 FORBIDDEN_NAMES = {"utils", "util", "common", "helpers", "misc", "base", "core", "manager"}
 
 

@@ -7,23 +7,21 @@ Shapes: B rows, T positions.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from operator import itemgetter
 from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from penjing.data.filling import Array, RowFiller
 from penjing.data.mixture import MixturePlan, Segment, sources_of
 from penjing.data.order import permutation
-from penjing.data.overlong import TurnMarks, recent_turns
-from penjing.data.packing import BLOCK_DOCUMENTS, Cut, Overlong, Row, RowPlan, RowTable, SourceRows
+from penjing.data.overlong import TurnMarks
+from penjing.data.packing import BLOCK_DOCUMENTS, Cut, Overlong, Row, RowPlan, SourceRows
 from penjing.data.shards import Shard
 from penjing.errors import DataError
 from penjing.seeds import seed_for
-from penjing.text import native
 
 
 @dataclass(frozen=True)
@@ -112,7 +110,6 @@ class RolloutBatch:
         return _each(self, lambda tensor: tensor.to(device, non_blocking=True))
 
 
-Array = npt.NDArray[Any]
 AnyBatch = TypeVar("AnyBatch", Batch, PreferenceBatch, RolloutBatch)
 
 
@@ -209,7 +206,7 @@ class RowStream:
     ) -> Batch:
         """These global rows as a batch, (len(rows), row_tokens); `on_row` is told of each."""
         marks = self.marks if self.overlong == "drop_oldest" else None
-        filler = _RowFiller(len(rows), self.row_tokens, self.end_of_text, marks, pinned=pinned)
+        filler = RowFiller(len(rows), self.row_tokens, self.end_of_text, marks, pinned=pinned)
         drawn = np.array([self.plan.source_of(row) for row in rows], dtype=np.int64).reshape(-1, 2)
         for source in np.unique(drawn[:, 0]).tolist():
             places = np.flatnonzero(drawn[:, 0] == source)
@@ -221,9 +218,9 @@ class RowStream:
             self._read_bytes = 0
             for shard in self.shards:
                 shard.release()
-        return filler.batch()
+        return Batch(*filler.tensors())
 
-    def _fill(self, filler: "_RowFiller", source: int, places: Array, within: Array) -> None:
+    def _fill(self, filler: RowFiller, source: int, places: Array, within: Array) -> None:
         """Write a source's rows `within` at these places of the batch."""
         rows, shard = self._sources[self.plan.sources[source]], self.shards[source]
         while len(places):
@@ -276,11 +273,11 @@ def validation_batch(
             f"no validation rows in {names or 'no shards'}: give the sources more rows or raise "
             "shards.validation_fraction"
         )
-    filler = _RowFiller(min(rows, len(chosen)), row_tokens, end_of_text)
+    filler = RowFiller(min(rows, len(chosen)), row_tokens, end_of_text)
     starts = {shard: _starts(shard.lengths()) for shard in shards}
     for place, (shard, row) in enumerate(chosen[:rows]):
         filler.fill(place, shard, starts[shard], row)
-    return ValidationRows(filler.batch(), tuple(shard.name for shard, _ in chosen[:rows]))
+    return ValidationRows(Batch(*filler.tensors()), tuple(shard.name for shard, _ in chosen[:rows]))
 
 
 def _starts(lengths: Array) -> Array:
@@ -316,7 +313,7 @@ def pad_rows(
         DataError: a row does not fit, or has not as many weights as ids.
     """
     width = max((len(ids) - 1 for ids, _ in rows), default=0) if length is None else length
-    filler = _RowFiller(len(rows), width, end_of_text)
+    filler = RowFiller(len(rows), width, end_of_text)
     for row, (ids, weights) in enumerate(rows):
         if len(ids) != len(weights) or not 0 < len(ids) <= width + 1:
             raise DataError(
@@ -324,102 +321,4 @@ def pad_rows(
                 f"weights as ids, and 1 to {width + 1} ids"
             )
         filler.place(row, 0, len(ids) - 1, np.asarray(ids), np.asarray(weights))
-    return filler.batch()
-
-
-class _RowFiller:
-    """The arrays of a batch while its rows are written; what is not written is padding.
-
-    Pieces are noted row by row, and written together: all of a shard by one call.
-    """
-
-    def __init__(
-        self,
-        rows: int,
-        row_tokens: int,
-        end_of_text: int,
-        marks: TurnMarks | None = None,
-        *,
-        pinned: bool = False,
-    ) -> None:
-        # Pinned memory comes from torch's cache, which takes it back when the copy is done: after
-        # a few steps none is allocated any more.
-        new = partial(torch.empty, (rows, row_tokens), pin_memory=pinned)
-        whole = partial(new, dtype=torch.int64)
-        self._batch = Batch(whole(), whole(), new(dtype=torch.float32), whole())
-        made = self._batch
-        inputs = (made.tokens.numpy(), made.targets.numpy())
-        self._arrays = (*inputs, made.loss_weights.numpy(), made.document_ids.numpy())
-        self._end_of_text, self._marks = end_of_text, marks
-        self._filled = np.zeros(rows, dtype=np.int64)
-        self._many: list[tuple[Shard, Array]] = []
-        self._noted: dict[Shard, list[tuple[int, int, int, int, int, bool]]] = {}
-
-    def fill(self, row: int, shard: Shard, starts: Array, pieces: Row) -> None:
-        """A row's pieces of a shard whose document d has the ids [starts[d], starts[d + 1])."""
-        noted = self._noted.setdefault(shard, [])
-        at, whole = 0, shard.kind == "documents" or not self._marks
-        for number, (document, first, length) in enumerate(pieces):
-            begin, end = int(starts[document]) + first, int(starts[document + 1])
-            if whole or begin + length >= end:
-                noted.append((row, at, begin, length, number, begin + length == end))
-                shard.verify(begin, min(end, begin + length + 1))
-            else:
-                length = self._fill_recent(row, at, shard, (begin, end), length, number)  # noqa: PLW2901 - it may be shorter than planned
-            at += length
-        self._filled[row] = at
-
-    def fill_many(
-        self, places: Array, shard: Shard, starts: Array, table: RowTable, rows: Array
-    ) -> None:
-        """`fill` of these rows of a table, at these places, at once."""
-        chosen, counts = table.of(rows)
-        made = table.pieces[chosen]
-        made[:, 0] = np.repeat(places, counts)
-        self._filled[places] = table.filled[rows]
-        if not shard.verified:
-            for _, _, first, size, _, last in made.tolist():
-                shard.verify(first, first + size + 1 - last)
-        if shard.kind == "conversations" and self._marks:
-            whole = made[:, 5] == 1
-            for row, _, begin, length, *_ in made[~whole].tolist():
-                end = int(starts[np.searchsorted(starts, begin, side="right")])
-                self._fill_recent(row, 0, shard, (begin, end), length, 0)
-            made = made[whole]
-        self._many.append((shard, made))
-
-    def _fill_recent(
-        self, row: int, at: int, shard: Shard, span: tuple[int, int], length: int, number: int
-    ) -> int:
-        """The latest turns of a conversation that is too long; returns their positions."""
-        assert self._marks is not None
-        ids, trained = shard.span(*span)
-        kept = recent_turns(ids, length, self._marks)
-        weights = np.ones(len(kept)) if trained is None else trained[kept]
-        self.place(row, at, len(kept), ids[kept], weights, number=number)
-        return len(kept)
-
-    def place(
-        self, row: int, start: int, length: int, ids: Array, weights: Array, *, number: int = 0
-    ) -> None:
-        """Write `length` positions; ids and weights have that many or one more."""
-        tokens, targets, loss_weights, document_ids = self._arrays
-        stop, known = start + length, start + len(ids) - 1
-        tokens[row, start:stop] = ids[:length]
-        targets[row, start:stop] = self._end_of_text
-        targets[row, start:known] = ids[1:]
-        loss_weights[row, start:stop] = 0
-        loss_weights[row, start:known] = weights[1:]
-        document_ids[row, start:stop] = number
-        self._filled[row] = stop
-
-    def batch(self) -> Batch:
-        noted = (
-            (shard, np.array(some, dtype=np.int64).reshape(-1, 6))
-            for shard, some in self._noted.items()
-        )
-        for shard, pieces in (*self._many, *noted):
-            ids, trained = shard.all_ids, shard.all_trained
-            native.fill_rows(ids, trained, pieces, *self._arrays, self._end_of_text)
-        native.pad_rows(self._filled, *self._arrays, self._end_of_text)
-        return self._batch
+    return Batch(*filler.tensors())
