@@ -63,7 +63,7 @@ def test_a_new_source_comes_in_and_the_old_one_goes_on_where_it_was(
     change(run_file, ("[tokenizer]", PROSE))
     change(run_file, ("mixture = { stories = 1.0 }", "mixture = { stories = 1, poems = 1 }"))
     assert penjing("train", run_file) == 2
-    capsys.readouterr()
+    assert "`penjing edit` adds sources" in capsys.readouterr().err
 
     assert penjing("edit", run_file, "--blend-tokens", "384") == 0
 

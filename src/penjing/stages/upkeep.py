@@ -262,6 +262,8 @@ def _stale_message(stage: str, changed: list[str], old: Manifest, wanted: Mappin
     )
     if any(field == f"{stage}.{form}" for field in changed for form in HORIZONS):
         lines.append("`--extend` goes on from its last checkpoint to the new length")
+    if any(field.endswith(".mixture") or field.startswith("sources.") for field in changed):
+        lines.append("`penjing edit` adds sources, and changes the mixture of a stage in training")
     return "\n".join(lines)
 
 
