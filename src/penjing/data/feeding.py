@@ -13,6 +13,8 @@ from penjing.data.batches import Batch, RowStream
 from penjing.errors import DataError
 
 _POLL_SECONDS = 0.2
+_LEAVING_SECONDS = 2.0
+"""Longest wait for a thread that is to leave: one that hangs on a disk is left behind."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ def feed(stream: RowStream, first_row: int, how: Feeding) -> Iterator[Batch]:
     finally:
         for worker in workers:
             worker.leave.set()
+        for worker in workers:  # one that the interpreter's end met in compiled code would abort
+            worker.join(_LEAVING_SECONDS)
 
 
 @dataclass
@@ -75,6 +79,9 @@ class _Worker:
                 return self._made.get(timeout=_POLL_SECONDS)
             except queue.Empty:
                 self._look(asked, how)
+
+    def join(self, seconds: float) -> None:
+        self._thread.join(seconds)
 
     def _look(self, asked: float, how: Feeding) -> None:
         """Raises DataError if no batch is to be expected of the thread."""
