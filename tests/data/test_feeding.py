@@ -68,14 +68,14 @@ def until(stream: RowStream, how: Feeding) -> tuple[int, float, DataError]:
 def test_a_worker_that_dies_is_named_with_its_row_and_reason(
     stream: RowStream, monkeypatch: pytest.MonkeyPatch, deadly: int
 ) -> None:
-    table, calls = SourceRows.table, iter(range(10**6))
+    take, calls = SourceRows.take, iter(range(10**6))
 
-    def fail(rows: SourceRows, k: int) -> Any:
+    def fail(rows: SourceRows, within: Any) -> Any:
         if next(calls) == deadly:
             raise ArtifactError("tales.bin: block 3 is not as it was written")
-        return table(rows, k)
+        return take(rows, within)
 
-    monkeypatch.setattr(SourceRows, "table", fail)
+    monkeypatch.setattr(SourceRows, "take", fail)
     made, seconds, error = until(stream, Feeding(2, prefetch_steps=4))
 
     assert made <= deadly + 8
@@ -88,14 +88,14 @@ def test_a_worker_that_dies_is_named_with_its_row_and_reason(
 def test_a_worker_that_stands_still_is_named_within_seconds(
     stream: RowStream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    table, calls, wake = SourceRows.table, iter(range(10**6)), threading.Event()
+    take, calls, wake = SourceRows.take, iter(range(10**6)), threading.Event()
 
-    def hang(rows: SourceRows, k: int) -> Any:
+    def hang(rows: SourceRows, within: Any) -> Any:
         if next(calls) >= 60:
             wake.wait()
-        return table(rows, k)
+        return take(rows, within)
 
-    monkeypatch.setattr(SourceRows, "table", hang)
+    monkeypatch.setattr(SourceRows, "take", hang)
     _, seconds, error = until(stream, Feeding(2, patience_seconds=0.5))
     wake.set()
 

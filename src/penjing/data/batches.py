@@ -18,10 +18,9 @@ from penjing.data.filling import Array, RowFiller
 from penjing.data.mixture import MixturePlan, Segment, sources_of
 from penjing.data.order import permutation
 from penjing.data.overlong import TurnMarks
-from penjing.data.packing import BLOCK_DOCUMENTS, Cut, Overlong, Row, RowPlan, SourceRows
+from penjing.data.packing import BLOCK_DOCUMENTS, Cut, Overlong, RowPlan, RowTable, open_rows
 from penjing.data.shards import Shard
 from penjing.errors import DataError
-from penjing.seeds import seed_for
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class Batch:
         return (_between(self, start, start + n) for start in range(0, self.rows, n))
 
     def to(self, device: torch.device | str) -> "Batch":
-        return _each(self, lambda tensor: tensor.to(device, non_blocking=True))
+        return _each(self, _mover(device))
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ class PreferenceBatch:
         return (_between(self, start, start + n) for start in range(0, self.rows, n))
 
     def to(self, device: torch.device | str) -> "PreferenceBatch":
-        return _each(self, lambda tensor: tensor.to(device, non_blocking=True))
+        return _each(self, _mover(device))
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,7 @@ class RolloutBatch:
         return replace(self, batch=narrow, sampled_logprobs=self.sampled_logprobs[:, :width])
 
     def to(self, device: torch.device | str) -> "RolloutBatch":
-        return _each(self, lambda tensor: tensor.to(device, non_blocking=True))
+        return _each(self, _mover(device))
 
 
 AnyBatch = TypeVar("AnyBatch", Batch, PreferenceBatch, RolloutBatch)
@@ -120,6 +119,12 @@ def _each(batch: AnyBatch, change: Callable[[Tensor], Tensor]) -> AnyBatch:
         nested = isinstance(value, Batch)
         changed[name] = _each(value, change) if nested else None if value is None else change(value)
     return type(batch)(**changed)
+
+
+def _mover(device: torch.device | str) -> Callable[[Tensor], Tensor]:
+    """Copies that nobody waits for, unless they go to the CPU, where they are read at once."""
+    ahead = torch.device(device).type != "cpu"
+    return lambda tensor: tensor.to(device, non_blocking=ahead)
 
 
 def _between(batch: AnyBatch, start: int, stop: int) -> AnyBatch:
@@ -159,19 +164,9 @@ class RowStream:
                 f"{self.rows_per_step} rows a step cannot be shared evenly by {self.world_size} "
                 f"ranks: make tokens_per_step a multiple of {self.row_tokens * self.world_size}"
             )
-        self._sources: dict[str, SourceRows] = {}
+        by_name = dict(zip(sources_of(self.segments), self.shards, strict=True))
+        self._sources = open_rows(by_name, self.row_tokens, self.seed, self.cut, self.overlong)
         self._starts = [_starts(shard.lengths()) for shard in self.shards]
-        for name, shard in zip(sources_of(self.segments), self.shards, strict=True):
-            key, told = seed_for(self.seed, "order", name), f"sources.{name}"
-            self._sources[name] = SourceRows(
-                shard.lengths(),
-                shard.kind,
-                self.row_tokens,
-                key,
-                cut=self.cut,
-                overlong=self.overlong,
-                name=told,
-            )
         self._read_bytes = 0
         self.plan = MixturePlan(self.segments, self.row_tokens, self._sources)
 
@@ -204,13 +199,17 @@ class RowStream:
         pinned: bool = False,
         on_row: Callable[[int], None] | None = None,
     ) -> Batch:
-        """These global rows as a batch, (len(rows), row_tokens); `on_row` is told of each."""
+        """These global rows as a batch, (len(rows), row_tokens); `on_row` is told of the last row
+        of each source that is done.
+        """
         marks = self.marks if self.overlong == "drop_oldest" else None
         filler = RowFiller(len(rows), self.row_tokens, self.end_of_text, marks, pinned=pinned)
         drawn = np.array([self.plan.source_of(row) for row in rows], dtype=np.int64).reshape(-1, 2)
         for source in np.unique(drawn[:, 0]).tolist():
             places = np.flatnonzero(drawn[:, 0] == source)
-            self._fill(filler, source, places, drawn[places, 1])
+            taken = self._sources[self.plan.sources[source]].take(drawn[places, 1])
+            for own, table, chosen in taken:
+                filler.fill(places[own], self.shards[source], self._starts[source], table, chosen)
             if on_row:
                 on_row(rows[int(places[-1])])
         self._read_bytes += len(rows) * self.row_tokens * self.shards[0].token_bytes
@@ -219,21 +218,6 @@ class RowStream:
             for shard in self.shards:
                 shard.release()
         return Batch(*filler.tensors())
-
-    def _fill(self, filler: RowFiller, source: int, places: Array, within: Array) -> None:
-        """Write a source's rows `within` at these places of the batch."""
-        rows, shard = self._sources[self.plan.sources[source]], self.shards[source]
-        while len(places):
-            first, stop, table = rows.table(int(within[0]))
-            own = (within >= first) & (within < stop)
-            if table is not None:
-                filler.fill_many(
-                    places[own], shard, self._starts[source], table, within[own] - first
-                )
-            else:
-                for place, row in zip(places[own].tolist(), within[own].tolist(), strict=True):
-                    filler.fill(place, shard, self._starts[source], rows.row(row))
-            places, within = places[~own], within[~own]
 
 
 @dataclass(frozen=True)
@@ -263,21 +247,26 @@ def validation_batch(
     Raises:
         DataError: the shards hold no documents at all.
     """
-    queues = [(shard, _validation_rows(shard, row_tokens, rows)) for shard in shards]
-    chosen: list[tuple[Shard, Row]] = []
-    for turn in range(rows):
-        chosen += [(shard, queue[turn]) for shard, queue in queues if turn < len(queue)]
+    tables = [(shard, _validation_rows(shard, row_tokens, rows)) for shard in shards]
+    chosen = [
+        (number, turn)
+        for turn in range(rows)
+        for number, (_, table) in enumerate(tables)
+        if turn < len(table.filled)
+    ][:rows]
     if not chosen:
         names = ", ".join(shard.name for shard in shards)
         raise DataError(
             f"no validation rows in {names or 'no shards'}: give the sources more rows or raise "
             "shards.validation_fraction"
         )
-    filler = RowFiller(min(rows, len(chosen)), row_tokens, end_of_text)
-    starts = {shard: _starts(shard.lengths()) for shard in shards}
-    for place, (shard, row) in enumerate(chosen[:rows]):
-        filler.fill(place, shard, starts[shard], row)
-    return ValidationRows(Batch(*filler.tensors()), tuple(shard.name for shard, _ in chosen[:rows]))
+    filler = RowFiller(len(chosen), row_tokens, end_of_text)
+    drawn = np.array(chosen, dtype=np.int64)
+    for number, (shard, table) in enumerate(tables):
+        places = np.flatnonzero(drawn[:, 0] == number)
+        filler.fill(places, shard, _starts(shard.lengths()), table, drawn[places, 1])
+    names_of_rows = tuple(tables[number][0].name for number, _ in chosen)
+    return ValidationRows(Batch(*filler.tensors()), names_of_rows)
 
 
 def _starts(lengths: Array) -> Array:
@@ -285,7 +274,7 @@ def _starts(lengths: Array) -> Array:
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
 
 
-def _validation_rows(shard: Shard, row_tokens: int, rows: int) -> list[Row]:
+def _validation_rows(shard: Shard, row_tokens: int, rows: int) -> RowTable:
     lengths = shard.lengths()
     cut: Cut = "overlong" if shard.kind == "documents" else "never"
     filled = np.cumsum(np.minimum(lengths, row_tokens) if cut == "never" else lengths)
@@ -294,7 +283,7 @@ def _validation_rows(shard: Shard, row_tokens: int, rows: int) -> list[Row]:
     lengths = lengths[:documents]
     plan = RowPlan(np.arange(len(lengths)), lengths, row_tokens, cut=cut)
     # Packing puts long documents first; the shuffle makes the first rows a fair sample.
-    return [plan.row(index) for index in permutation(len(plan), 0)[:rows].tolist()]
+    return plan.table(permutation(len(plan), 0)[:rows], _starts(lengths))
 
 
 def pad_rows(
@@ -320,5 +309,5 @@ def pad_rows(
                 f"row {row} has {len(ids)} ids and {len(weights)} weights: wanted as many "
                 f"weights as ids, and 1 to {width + 1} ids"
             )
-        filler.place(row, 0, len(ids) - 1, np.asarray(ids), np.asarray(weights))
+        filler.place(row, np.asarray(ids), np.asarray(weights), length=len(ids) - 1)
     return Batch(*filler.tensors())

@@ -1,6 +1,6 @@
 """Batches made ahead by threads, in the one order there is. A dead or stopped thread is named.
 
-Threads suffice: a batch is numpy copies, and the trainer's kernels hold no lock (docs/notebook.md).
+Threads suffice: a batch is made in a thousandth of a step (docs/notebook.md).
 """
 
 import queue
@@ -21,8 +21,8 @@ _LEAVING_SECONDS = 2.0
 class Feeding:
     """How batches are made: by so many threads (0: when asked for), so many steps ahead.
 
-    A thread that finishes no row within `patience_seconds` counts as stopped; the first may take
-    ten times as long, since it plans all rows before it.
+    A thread that finishes no source's rows within `patience_seconds` counts as stopped; the first
+    may take ten times as long, since it plans all rows before it.
     """
 
     workers: int = 0
@@ -44,7 +44,7 @@ def feed(stream: RowStream, first_row: int, how: Feeding) -> Iterator[Batch]:
     try:
         while True:
             for worker in workers:
-                yield worker.next(how)
+                yield worker.next()
     finally:
         for worker in workers:
             worker.leave.set()
@@ -72,19 +72,20 @@ class _Worker:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
-    def next(self, how: Feeding) -> Batch:
+    def next(self) -> Batch:
         asked = time.monotonic()
         while True:
             try:
                 return self._made.get(timeout=_POLL_SECONDS)
             except queue.Empty:
-                self._look(asked, how)
+                self._look(asked)
 
     def join(self, seconds: float) -> None:
         self._thread.join(seconds)
 
-    def _look(self, asked: float, how: Feeding) -> None:
+    def _look(self, asked: float) -> None:
         """Raises DataError if no batch is to be expected of the thread."""
+        how = self.how
         who = f"data worker {self.number} of {how.workers}"
         place = f"after row {self.row}" if self.row >= 0 else f"before row {self.first_row}"
         if not self._thread.is_alive() and self._made.empty():

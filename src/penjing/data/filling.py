@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from penjing.data.overlong import TurnMarks, recent_turns
-from penjing.data.packing import Row, RowTable
+from penjing.data.packing import RowTable
 from penjing.data.shards import Shard
 from penjing.text import native
 
@@ -22,7 +22,7 @@ Array = npt.NDArray[Any]
 class RowFiller:
     """The arrays of a batch while its rows are written; what is not written is padding.
 
-    Pieces are noted row by row, and written together: all of a shard by one call.
+    Pieces are noted, and written together: all of a shard's by one call.
     """
 
     def __init__(
@@ -44,27 +44,14 @@ class RowFiller:
         self._arrays = (*inputs, weights.numpy(), document_ids.numpy())
         self._end_of_text, self._marks = end_of_text, marks
         self._filled = np.zeros(rows, dtype=np.int64)
-        self._many: list[tuple[Shard, Array]] = []
-        self._noted: dict[Shard, list[tuple[int, int, int, int, int, bool]]] = {}
+        self._noted: list[tuple[Shard, Array]] = []
 
-    def fill(self, row: int, shard: Shard, starts: Array, pieces: Row) -> None:
-        """A row's pieces of a shard whose document d has the ids [starts[d], starts[d + 1])."""
-        noted = self._noted.setdefault(shard, [])
-        at, whole = 0, shard.kind == "documents" or not self._marks
-        for number, (document, first, length) in enumerate(pieces):
-            begin, end = int(starts[document]) + first, int(starts[document + 1])
-            if whole or begin + length >= end:
-                noted.append((row, at, begin, length, number, begin + length == end))
-                shard.verify(begin, min(end, begin + length + 1))
-            else:
-                length = self._fill_recent(row, at, shard, (begin, end), length, number)  # noqa: PLW2901 - it may be shorter than planned
-            at += length
-        self._filled[row] = at
-
-    def fill_many(
+    def fill(
         self, places: Array, shard: Shard, starts: Array, table: RowTable, rows: Array
     ) -> None:
-        """`fill` of these rows of a table, at these places, at once."""
+        """Note these rows of a table of the shard, whose document d has the ids [starts[d],
+        starts[d + 1]), at these places of the batch.
+        """
         chosen, counts = table.of(rows)
         made = table.pieces[chosen]
         made[:, 0] = np.repeat(places, counts)
@@ -76,42 +63,28 @@ class RowFiller:
             whole = made[:, 5] == 1
             for row, _, begin, length, *_ in made[~whole].tolist():
                 end = int(starts[np.searchsorted(starts, begin, side="right")])
-                self._fill_recent(row, 0, shard, (begin, end), length, 0)
+                ids, trained = shard.span(begin, end)
+                kept = recent_turns(ids, length, self._marks)
+                assert trained is not None
+                self.place(row, ids[kept], trained[kept], length=len(kept))
             made = made[whole]
-        self._many.append((shard, made))
+        self._noted.append((shard, made))
 
-    def _fill_recent(
-        self, row: int, at: int, shard: Shard, span: tuple[int, int], length: int, number: int
-    ) -> int:
-        """The latest turns of a conversation that is too long; returns their positions."""
-        assert self._marks is not None
-        ids, trained = shard.span(*span)
-        kept = recent_turns(ids, length, self._marks)
-        weights = np.ones(len(kept)) if trained is None else trained[kept]
-        self.place(row, at, len(kept), ids[kept], weights, number=number)
-        return len(kept)
-
-    def place(
-        self, row: int, start: int, length: int, ids: Array, weights: Array, *, number: int = 0
-    ) -> None:
-        """Write `length` positions; ids and weights have that many or one more."""
+    def place(self, row: int, ids: Array, weights: Array, *, length: int) -> None:
+        """Write a row's `length` positions; ids and weights have that many or one more."""
         tokens, targets, loss_weights, document_ids = self._arrays
-        stop, known = start + length, start + len(ids) - 1
-        tokens[row, start:stop] = ids[:length]
-        targets[row, start:stop] = self._end_of_text
-        targets[row, start:known] = ids[1:]
-        loss_weights[row, start:stop] = 0
-        loss_weights[row, start:known] = weights[1:]
-        document_ids[row, start:stop] = number
-        self._filled[row] = stop
+        known = len(ids) - 1
+        tokens[row, :length] = ids[:length]
+        targets[row, :length] = self._end_of_text
+        targets[row, :known] = ids[1:]
+        loss_weights[row, :length] = 0
+        loss_weights[row, :known] = weights[1:]
+        document_ids[row, :length] = 0
+        self._filled[row] = length
 
     def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Tokens, targets, loss weights and document ids, (rows, row_tokens) each."""
-        noted = (
-            (shard, np.array(some, dtype=np.int64).reshape(-1, 6))
-            for shard, some in self._noted.items()
-        )
-        for shard, pieces in (*self._many, *noted):
+        for shard, pieces in self._noted:
             ids, trained = shard.all_ids, shard.all_trained
             native.fill_rows(ids, trained, pieces, *self._arrays, self._end_of_text)
         native.pad_rows(self._filled, *self._arrays, self._end_of_text)

@@ -7,15 +7,15 @@ last target of the piece before it; so every token is a target exactly once an e
 
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from penjing.data.order import permutation, permute, permute_many
-from penjing.data.shards import ShardKind
+from penjing.data.shards import Shard, ShardKind
 from penjing.errors import DataError
 from penjing.seeds import seed_for
 from penjing.text import native
@@ -83,40 +83,24 @@ class RowPlan:
         self._packed = np.stack([documents[chosen], starts, length], axis=1)
         self._packed_ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
         self._documents, self._row_tokens, self._full = documents, row_tokens, full
-        self._full_ends: list[int] = np.cumsum(full).tolist()
+        self._full_ends = np.cumsum(full)
         self._full_rows = int(full.sum())
 
     def __len__(self) -> int:
         return self._full_rows + len(self._packed_ends) - 1
 
     def row(self, index: int) -> Row:
-        if index >= self._full_rows:
-            number = index - self._full_rows
-            first, stop = self._packed_ends[number : number + 2]
-            return tuple(Piece(*numbers) for numbers in self._packed[first:stop].tolist())
-        place = bisect_right(self._full_ends, index)
-        before = self._full_ends[place - 1] if place else 0
-        start = (index - before) * self._row_tokens
-        return (Piece(int(self._documents[place]), start, self._row_tokens),)
+        pieces, _ = self._pieces(np.array([index]))
+        return tuple(Piece(*numbers) for numbers in pieces.tolist())
 
     def table(self, places: npt.NDArray[np.int64], starts: npt.NDArray[np.int64]) -> "RowTable":
         """The rows at these places, in their order; document d has ids [starts[d], starts[d + 1])
         of its shard.
         """
-        full = np.empty((self._full_rows, 3), dtype=np.int64)
-        full[:, 0] = np.repeat(self._documents, self._full)
-        before = np.repeat(np.cumsum(self._full) - self._full, self._full)
-        full[:, 1] = (np.arange(self._full_rows) - before) * self._row_tokens
-        full[:, 2] = self._row_tokens
-        sizes = np.ones(len(self), dtype=np.int64)
-        sizes[self._full_rows :] = np.diff(self._packed_ends)
-        ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
-        chosen, counts = _pieces_of(places, ends)
-        pieces = np.concatenate([full, self._packed])[chosen]
+        pieces, counts = self._pieces(places)
         ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
-        offsets = np.cumsum(pieces[:, 2]) - pieces[:, 2]
         document, start, length = pieces.T
-        begin = starts[document] + start
+        offsets, begin = np.cumsum(length) - length, starts[document] + start
         columns = (
             np.zeros(len(pieces), np.int64),
             offsets - np.repeat(offsets[ends[:-1]], counts),
@@ -126,6 +110,24 @@ class RowPlan:
             begin + length == starts[document + 1],
         )
         return RowTable(np.stack(columns, axis=1), ends, np.add.reduceat(length, ends[:-1]))
+
+    def _pieces(
+        self, places: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """(document, start, length) of each piece of these rows, (P, 3), and how many each has."""
+        full = places < self._full_rows
+        chosen, packed_counts = _pieces_of(places[~full] - self._full_rows, self._packed_ends)
+        counts = np.ones(len(places), dtype=np.int64)
+        counts[~full] = packed_counts
+        pieces = np.empty((int(counts.sum()), 3), dtype=np.int64)
+        is_full = np.repeat(full, counts)
+        pieces[~is_full] = self._packed[chosen]
+        which = np.searchsorted(self._full_ends, places[full], side="right")
+        number = places[full] - (self._full_ends - self._full)[which]
+        pieces[is_full, 0] = self._documents[which]
+        pieces[is_full, 1] = number * self._row_tokens
+        pieces[is_full, 2] = self._row_tokens
+        return pieces, counts
 
 
 @dataclass(frozen=True)
@@ -173,26 +175,6 @@ def utilization(rows: Iterable[Row], row_tokens: int) -> float:
     return sum(filled) / (len(filled) * row_tokens) if filled else 0.0
 
 
-def _places(size: int, key: int) -> Sequence[int]:
-    """`permutation`, listed unless that is large: place by place it takes ten times as long."""
-    if size <= _LISTED_ROWS:
-        return permutation(size, key).tolist()  # type: ignore[no-any-return]
-    return _Places(size, key)
-
-
-class _Places(Sequence[int]):
-    """The permutation of a block with long books, place by place."""
-
-    def __init__(self, size: int, key: int) -> None:
-        self._size, self._key = size, key
-
-    def __len__(self) -> int:
-        return self._size
-
-    def __getitem__(self, index: Any) -> Any:
-        return permute(index, self._size, self._key)
-
-
 class SourceRows:
     """The endless rows of one source: row k is a pure function of the arguments and k.
 
@@ -233,35 +215,42 @@ class SourceRows:
         self._blocks_an_epoch = -(-len(lengths) // BLOCK_DOCUMENTS)
         self._starts = [0]
         """Row at which block 0, 1, ... starts; one more than the blocks planned so far."""
-        self._planned: OrderedDict[int, tuple[RowPlan, Sequence[int]]] = OrderedDict()
-        """Of some blocks, their rows, and the place of each in the order of the stream."""
-        self._tables: dict[int, RowTable] = {}
-        self._now: tuple[int, int, RowPlan | None, Sequence[int]] = (0, 0, None, ())
-        """Of the block last asked for, its first row and the one after its last."""
+        self._planned: OrderedDict[int, RowPlan] = OrderedDict()
+        self._tables: OrderedDict[int, RowTable] = OrderedDict()
+        """Of some planned blocks, their rows in the order of the stream."""
 
     def row(self, k: int) -> Row:
-        first, stop, plan, places = self._now
-        if plan is None or not first <= k < stop:
-            block = self._block_of(k)
-            first, stop = self._starts[block : block + 2]
-            plan, places = self._plan(block)
-            self._now = first, stop, plan, places
-        return plan.row(places[k - first])
-
-    def table(self, k: int) -> tuple[int, int, RowTable | None]:
-        """Of the block of row k, its first row, the one after its last, and its rows in order as
-        arrays; None of a block with long books, whose arrays would be large.
-        """
         block = self._block_of(k)
         first, stop = self._starts[block : block + 2]
+        place = permute(k - first, stop - first, self._row_key(block))
+        return self._plan(block).row(place)
+
+    def take(
+        self, within: npt.NDArray[np.int64]
+    ) -> Iterator[tuple[npt.NDArray[np.bool_], "RowTable", npt.NDArray[np.int64]]]:
+        """These rows, block by block: which of them are there, a table, and their places in it."""
+        left = np.ones(len(within), dtype=np.bool_)
+        while left.any():
+            block = self._block_of(int(within[left.argmax()]))
+            first, stop = self._starts[block : block + 2]
+            own = left & (within >= first) & (within < stop)
+            yield own, *self._table(block, within[own] - first)
+            left &= ~own
+
+    def _table(
+        self, block: int, rows: npt.NDArray[np.int64]
+    ) -> tuple["RowTable", npt.NDArray[np.int64]]:
+        plan, key = self._plan(block), self._row_key(block)
+        if len(plan) > _LISTED_ROWS:  # long books, whose every row would be much to keep
+            return plan.table(permute_many(rows, len(plan), key), self._ids), np.arange(len(rows))
         if block not in self._tables:
-            plan, places = self._plan(block)
-            if len(plan) > _LISTED_ROWS:
-                return first, stop, None
-            while len(self._tables) >= _BLOCKS_KEPT:
-                del self._tables[next(iter(self._tables))]
-            self._tables[block] = plan.table(np.array(places, dtype=np.int64), self._ids)
-        return first, stop, self._tables[block]
+            self._tables[block] = plan.table(permutation(len(plan), key), self._ids)
+            while len(self._tables) > _BLOCKS_KEPT:
+                self._tables.popitem(last=False)
+        return self._tables[block], rows
+
+    def _row_key(self, block: int) -> int:
+        return seed_for(self._key, "rows", block)
 
     def epoch_of(self, k: int) -> int:
         return self._block_of(k) // self._blocks_an_epoch
@@ -275,10 +264,10 @@ class SourceRows:
 
     def _block_of(self, k: int) -> int:
         while self._starts[-1] <= k:
-            self._starts.append(self._starts[-1] + len(self._plan(len(self._starts) - 1)[0]))
+            self._starts.append(self._starts[-1] + len(self._plan(len(self._starts) - 1)))
         return bisect_right(self._starts, k) - 1
 
-    def _plan(self, block: int) -> tuple[RowPlan, Sequence[int]]:
+    def _plan(self, block: int) -> RowPlan:
         if block not in self._planned:
             epoch, number = divmod(block, self._blocks_an_epoch)
             first = number * BLOCK_DOCUMENTS
@@ -289,9 +278,31 @@ class SourceRows:
             if self._dropping:
                 documents = documents[self._lengths[documents] <= self._row_tokens]
             lengths = self._lengths[documents]
-            plan = RowPlan(documents, lengths, self._row_tokens, cut=self._cut)
-            self._planned[block] = plan, _places(len(plan), seed_for(self._key, "rows", block))
+            self._planned[block] = RowPlan(documents, lengths, self._row_tokens, cut=self._cut)
         self._planned.move_to_end(block)
         while len(self._planned) > _BLOCKS_KEPT:
             self._planned.popitem(last=False)
         return self._planned[block]
+
+
+def open_rows(
+    shards: Mapping[str, Shard], row_tokens: int, seed: int, cut: Cut, overlong: Overlong
+) -> dict[str, SourceRows]:
+    """The rows of each source of a stage; each one's order is derived from the stage's seed and
+    the source's name.
+
+    Raises:
+        DataError: a source has no training rows.
+    """
+    return {
+        name: SourceRows(
+            shard.lengths(),
+            shard.kind,
+            row_tokens,
+            seed_for(seed, "order", name),
+            cut=cut,
+            overlong=overlong,
+            name=f"sources.{name}",
+        )
+        for name, shard in shards.items()
+    }

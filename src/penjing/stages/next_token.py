@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from penjing.config.training import TrainingConfig
+from penjing.config.training import MixtureShare, TrainingConfig
 from penjing.data.batches import RowStream, ValidationRows, validation_batch
 from penjing.data.feeding import Feeding, feed
 from penjing.data.mixture import Segment, sources_of
@@ -57,9 +57,8 @@ def train_on_mixture(
             overlong=section.overlong,
         )
 
-    whole = tuple(replace(share, points=(), epochs=None) for share in section.mixture)
-    whole = tuple(replace(share, start=1.0, end=1.0) for share in whole)
-    every_source = (Segment(0, whole, 1),)
+    alike = tuple(MixtureShare(share.source, 1.0, 1.0) for share in section.mixture)
+    every_source = (Segment(0, alike, 1),)
     measures = Measures(
         model.shape,
         lambda: opened(every_source).rows_an_epoch(),

@@ -15,7 +15,7 @@ from penjing.artifacts.stage import read_manifest
 from penjing.config.schema import ModelShape, RunConfig, SourceConfig
 from penjing.config.training import TrainingConfig
 from penjing.data.mixture import MixturePlan, Segment, sources_of
-from penjing.data.packing import SourceRows
+from penjing.data.packing import SourceRows, open_rows
 from penjing.data.shards import open_shard
 from penjing.model.size import flops_per_token, parameters
 from penjing.seeds import seed_for
@@ -156,19 +156,13 @@ def _pools(
     digest = context.tokenizer().digest
     recorded = read_plan(context.directory(stage))
     segments = recorded.segments if recorded else (Segment(0, section.mixture, 1),)
-    found = {}
-    for name in sources_of(segments):
-        shard = open_shard(context.directory("shards"), f"{name}.train", digest)
-        found[name] = SourceRows(
-            shard.lengths(),
-            shard.kind,
-            shape.max_position_embeddings,
-            seed_for(seed_for(context.config.seed, stage, "order"), "order", name),
-            cut=section.cut,
-            overlong=section.overlong,
-            name=f"sources.{name}",
-        )
-    return found
+    shards = {
+        name: open_shard(context.directory("shards"), f"{name}.train", digest)
+        for name in sources_of(segments)
+    }
+    seed = seed_for(context.config.seed, stage, "order")
+    row_tokens = shape.max_position_embeddings
+    return open_rows(shards, row_tokens, seed, section.cut, section.overlong)
 
 
 def _steps(
