@@ -3,6 +3,8 @@
 import hashlib
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 from penjing.artifacts.remote import place
 from penjing.errors import DataError
 from penjing.sources import download
-from penjing.sources.cache import Cache, fetching_ahead, local
+from penjing.sources.cache import Cache, WantedFile, fetching_ahead, local
 from penjing.sources.download import fetch
 from tests.faults.download_campaign import FaultyServer, faulty_downloads, impatient, serving
 
@@ -108,6 +110,8 @@ def test_a_file_in_use_stays_however_small_the_cache(server: FaultyServer, tmp_p
 
 READ = """
 import sys
+import threading
+import time
 from pathlib import Path
 from penjing.artifacts.remote import place
 from penjing.sources.cache import Cache, local
@@ -129,13 +133,33 @@ def test_processes_that_want_the_same_file_fetch_it_once(
 def test_files_are_fetched_ahead_as_many_as_fit(server: FaultyServer, tmp_path: Path) -> None:
     for number in range(6):
         server.files[f"/{number}.txt"] = BODY
-    files = [(at(server, f"/{number}.txt"), None) for number in range(6)]
+    files = [WantedFile(at(server, f"/{number}.txt"), len(BODY), None) for number in range(6)]
 
     with fetching_ahead(files, Cache(tmp_path / "cache", 4 * len(BODY))) as news:
         assert (news.files, news.total) == (4, 4 * len(BODY))
-        for path, _ in files:
-            with local(path, Cache(tmp_path / "cache", 10**9)) as copy:
+        for file in files:
+            with local(file.path, Cache(tmp_path / "cache", 10**9)) as copy:
                 assert copy.read_bytes() == BODY
+
+
+def test_fetching_that_is_left_stops_and_what_came_stays(
+    server: FaultyServer, tmp_path: Path
+) -> None:
+    server.files["/a.txt"] = BODY * 200
+    cache = Cache(tmp_path / "cache", 10**9)
+    with fetching_ahead([WantedFile(at(server), 200 * len(BODY), None)], cache) as news:
+        while not news.fetched:
+            time.sleep(0.001)
+
+    deadline = time.monotonic() + 5
+    while any(thread.name.startswith("penjing-fetch") for thread in threading.enumerate()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    served = server.served
+    assert served < 200 * len(BODY)
+    with local(at(server), cache) as path:
+        assert path.read_bytes() == BODY * 200
+    assert server.served < 200 * len(BODY) + 300 * download.OVERLAP_BYTES * 3
 
 
 def test_a_file_on_disk_is_itself_and_its_digest_is_checked(tmp_path: Path) -> None:

@@ -1,18 +1,12 @@
 """Which files a source has, and which it lacks."""
 
-import json
 from pathlib import Path
 
 import pytest
 
 from penjing.errors import DataError
 from penjing.sources.listing import digest_of, find_files, read_checksums
-
-
-def write(folder: Path, name: str, *rows: object) -> None:
-    path = folder / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+from tests.sources.test_rows import write
 
 
 def test_globs_reach_down_and_absolute_paths_work(tmp_path: Path) -> None:

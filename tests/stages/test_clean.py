@@ -165,6 +165,17 @@ def test_a_file_that_changed_since_is_told(base: Path, capsys: pytest.CaptureFix
     assert "poems.jsonl: was not there, or another, when the stage clean" in capsys.readouterr().err
 
 
+def test_a_run_without_text_has_nothing_to_clean(
+    base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = RUN.replace("[sources.tales]", '[sources.tales]\nkind = "conversations"')
+    text = text.replace("[sources.poems]", '[sources.poems]\nkind = "conversations"')
+    (base / "run.toml").write_text(text + "[clean]\n")
+
+    assert main(["clean", str(base / "run.toml"), "--runs", str(base / "runs")]) == 2
+    assert "found no source of text" in capsys.readouterr().err
+
+
 def test_filters_of_quality_and_language(base: Path) -> None:
     pytest.importorskip("py3langid")
     french = "Le vieil arbre se tenait dans un petit pot, et chaque printemps il lui poussait "

@@ -87,6 +87,35 @@ def test_a_new_source_comes_in_and_the_old_one_goes_on_where_it_was(
     assert penjing("train", run_file) == 0
 
 
+def test_a_source_that_is_added_to_a_cleaned_run_is_cleaned_too(tmp_path: Path) -> None:
+    text = "".join(
+        json.dumps({"text": f"Tree {n // 2} grew {n // 2} leaves."}) + "\n" for n in range(60)
+    )
+    (tmp_path / "trees.jsonl").write_text(text)
+    run_file = Path(shutil.copy(SMALL, tmp_path / "small.toml"))
+    change(run_file, ("[tokenizer]", "[clean]\nmin_characters = 20\n\n[tokenizer]"))
+    for stage in ("clean", "tokenizer", "shards", "pretrain"):
+        assert penjing(stage, run_file) == 0
+    run = tmp_path / "runs" / "small"
+    (run / "pretrain" / "stage.json").unlink()
+    shutil.rmtree(run / "pretrain" / "step-000008")
+    change(run_file, ("[tokenizer]", '[sources.trees]\npaths = ["trees.jsonl"]\n\n[tokenizer]'))
+    change(run_file, ("mixture = { stories = 1.0 }", "mixture = { stories = 1, trees = 1 }"))
+
+    assert penjing("edit", run_file, "--blend-tokens", "384") == 0
+
+    cleaned, encoded = read_manifest(run / "clean"), read_manifest(run / "shards")
+    assert cleaned is not None
+    assert encoded is not None
+    trees = {one["name"]: one for one in cleaned.results["sources"]}["trees"]
+    assert (trees["documents"], trees["kept"]) == (60, 30)
+    made = {one["name"]: one for one in encoded.results["sources"]}["trees"]
+    assert made["documents"] + made["validation_documents"] == 30
+    for stage in ("clean", "tokenizer", "shards", "pretrain"):
+        assert penjing(stage, run_file) == 0
+    assert (run / "clean.old-1").exists()
+
+
 def test_an_abrupt_switch_is_refused_unless_told(
     run_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

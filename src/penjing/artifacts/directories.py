@@ -70,9 +70,14 @@ def _seal(directory: Path) -> None:
     disk.sync(directory)
 
 
-def _fingerprint(path: Path) -> dict[str, Any]:
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file, in hex."""
     with path.open("rb") as handle:
-        digest = hashlib.file_digest(handle, "sha256").hexdigest()
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _fingerprint(path: Path) -> dict[str, Any]:
+    digest = sha256_of(path)
     return {"bytes": path.stat().st_size, "sha256": digest}
 
 

@@ -155,7 +155,7 @@ class EditRecord:
     """A line of `edits.jsonl`: sources added to a run, or a mixture changed while its stage runs.
 
     `shares` has of each source its share before, at `first_row`, and after, `blend_rows` later;
-    `shards` are the digests of the shards stage before and after, if sources were `added`.
+    `digests`, if sources were `added`, of each stage that was made larger those before and after.
     """
 
     time: str
@@ -164,7 +164,7 @@ class EditRecord:
     blend_rows: int
     added: tuple[str, ...]
     shares: dict[str, list[float]] = field(default_factory=dict)
-    shards: tuple[str, ...] = ()
+    digests: dict[str, list[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

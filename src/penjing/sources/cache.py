@@ -7,15 +7,17 @@ fetched or deleted, so that two processes fetch it once and none loses it.
 import fcntl
 import hashlib
 import os
+import queue
+import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from penjing.artifacts.directories import sha256_of
 from penjing.artifacts.remote import is_remote, version
 from penjing.errors import DataError
-from penjing.sources.download import Advance, digest, fetch
+from penjing.sources.download import Advance, fetch
 
 THREADS = 8
 """Files fetched at once."""
@@ -39,7 +41,7 @@ def local(
         DataError: it cannot be fetched, or its sha256 is another.
     """
     if not is_remote(path):
-        if sha256 is not None and (found := digest(path)) != sha256:
+        if sha256 is not None and (found := sha256_of(path)) != sha256:
             raise DataError(
                 f"{path}: has the sha256 {found[:12]}…, and its list of checksums says "
                 f"{sha256[:12]}…: fetch it again"
@@ -75,29 +77,53 @@ class Fetching:
     fetched: int = 0
 
 
+class _Left(BaseException):
+    """Nobody waits for the file any more."""
+
+
+@dataclass(frozen=True)
+class WantedFile:
+    """A remote file, its bytes, and its sha256 (hex) if that is known."""
+
+    path: Path
+    size: int
+    sha256: str | None
+
+
 @contextmanager
-def fetching_ahead(files: Sequence[tuple[Path, str | None]], cache: Cache) -> Iterator[Fetching]:
-    """Meanwhile fetches remote files (with their sha256, if known), several at once, as many as
-    the cache holds. What fails is left to the reader, who tries it again and tells.
+def fetching_ahead(files: Sequence[WantedFile], cache: Cache) -> Iterator[Fetching]:
+    """Meanwhile fetches remote files, several at once, as many as the cache holds. What fails is
+    left to the reader, who tries it again and tells; left early, each stops after its next piece.
     """
-    news, pool = Fetching(), ThreadPoolExecutor(THREADS, "penjing-fetch")
+    news, waiting, left = Fetching(), queue.SimpleQueue[WantedFile](), threading.Event()
+    for file in files:
+        if news.total + file.size <= cache.max_bytes:
+            news.files, news.total = news.files + 1, news.total + file.size
+            waiting.put(file)
 
     def advance(came: int) -> None:
         news.fetched += came
+        if left.is_set():
+            raise _Left
 
-    def fetch_one(path: Path, sha256: str | None) -> None:
-        with local(path, cache, sha256, advance):
-            pass
+    def work() -> None:
+        while not left.is_set():
+            try:
+                file = waiting.get_nowait()
+                with local(file.path, cache, file.sha256, advance):
+                    pass
+            except (queue.Empty, _Left):
+                return
+            except (DataError, OSError):
+                continue
 
+    for number in range(min(THREADS, news.files)):
+        # Daemons: a stalled piece is no reason for a process to stay.
+        threading.Thread(target=work, name=f"penjing-fetch-{number}", daemon=True).start()
     try:
-        for path, sha256 in files:
-            size = path.stat().st_size if is_remote(path) else 0
-            if size and news.total + size <= cache.max_bytes:
-                news.files, news.total = news.files + 1, news.total + size
-                pool.submit(fetch_one, path, sha256)
         yield news
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        left.set()
 
 
 def _entry(path: Path, cache: Cache) -> Path:

@@ -3,7 +3,6 @@
 Where they are kept is `sources.cache`'s duty. The protocols are fsspec's.
 """
 
-import hashlib
 import json
 import threading
 import time
@@ -12,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from penjing.artifacts.directories import sha256_of
 from penjing.artifacts.remote import facts, read_range
 from penjing.errors import DataError
 
@@ -108,7 +108,7 @@ def _attempt(url: Path, target: Path, sha256: str | None, advance: Advance) -> N
     if partial.stat().st_size != known.size:
         raise _WrongFile(f"has {partial.stat().st_size} bytes: wanted {known.size}")
     wanted = sha256 or known.sha256
-    if wanted is not None and (found := digest(partial)) != wanted:
+    if wanted is not None and (found := sha256_of(partial)) != wanted:
         raise _WrongFile(f"has the sha256 {found[:12]}…: wanted {wanted[:12]}…")
     if target.name.endswith(".parquet") and _end(partial) != b"PAR1":
         raise _WrongFile("is cut short: a parquet file ends in PAR1")
@@ -161,12 +161,6 @@ def _refuse_pages(url: Path, beginning: bytes) -> None:
         raise _WrongFile(f"begins with {beginning[:20]!r}: wanted a {Path(name).suffix} file")
     if not wanted and beginning.lstrip()[:20].lower().startswith(_PAGE):
         raise _WrongFile("is a web page, perhaps of an error or a log-in")
-
-
-def digest(path: Path) -> str:
-    """The sha256 of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _end(path: Path) -> bytes:

@@ -119,6 +119,18 @@ def read_checksums(text: str, base: Path) -> Mapping[str, str]:
     return found
 
 
+def listed_digests(files: Sequence[Path], checksums: str | None, base: Path) -> dict[Path, str]:
+    """The sha256 (hex) of each file, from a list (a path or URL); nothing without one.
+
+    Raises:
+        DataError: the list cannot be read, or does not have a file.
+    """
+    if checksums is None:
+        return {}
+    listed = read_checksums(checksums, base)
+    return {path: digest_of(path, listed, checksums) for path in files}
+
+
 def digest_of(path: Path, checksums: Mapping[str, str], list_name: str) -> str:
     """The digest of a file, by its name or by the end of its path.
 

@@ -8,7 +8,7 @@ import difflib
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +17,7 @@ from penjing.config.schema import SourceConfig
 from penjing.errors import DataError
 from penjing.sources.cache import Cache, local
 from penjing.sources.formats import read_file
-from penjing.sources.listing import digest_of, find_files, read_checksums
+from penjing.sources.listing import find_files, listed_digests
 from penjing.sources.quarantine import Quarantine, Row
 
 Converted = TypeVar("Converted")
@@ -46,35 +46,19 @@ def rows(
     Raises:
         DataError: a file is missing, of an unknown format, damaged or cut short.
     """
-    every = (
-        row
-        for path in find_files(config.paths, base)
-        for row in _read(path, config, base, quarantine, cache)
-    )
-    return islice(every, config.rows)
+    files = find_files(config.paths, base)
+    digests = listed_digests(files, config.checksums, base)
 
+    def read(path: Path) -> Iterator[Row]:
+        file = name_of(path, base)
+        text_field = config.text_field if config.kind == "documents" else None
+        if cache is None:
+            yield from read_file(path, file, text_field, quarantine)
+            return
+        with local(path, cache, digests.get(path)) as copy:
+            yield from read_file(copy, file, text_field, quarantine)
 
-def _read(
-    path: Path, config: SourceConfig, base: Path, quarantine: Quarantine, cache: Cache | None
-) -> Iterator[Row]:
-    file = name_of(path, base)
-    text_field = config.text_field if config.kind == "documents" else None
-    if cache is None:
-        yield from read_file(path, file, text_field, quarantine)
-        return
-    with local(path, cache, listed_digest(path, config, base)) as copy:
-        yield from read_file(copy, file, text_field, quarantine)
-
-
-def listed_digest(path: Path, config: SourceConfig, base: Path) -> str | None:
-    """The sha256 that a source's list has of a file; None without a list.
-
-    Raises:
-        DataError: the list cannot be read, or does not have the file.
-    """
-    if config.checksums is None:
-        return None
-    return digest_of(path, read_checksums(config.checksums, base), config.checksums)
+    return islice(chain.from_iterable(map(read, files)), config.rows)
 
 
 def documents(

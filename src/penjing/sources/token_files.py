@@ -30,10 +30,6 @@ class TokenDocuments:
     lengths: NDArray[np.int64]
 
 
-def are_tokens(path: Path) -> bool:
-    return path.name.endswith(TOKEN_FILES)
-
-
 def token_documents(path: Path, file: str, dtype: str, end: int) -> Iterator[TokenDocuments]:
     """The documents of a file, in order, in batches of about a million ids.
 

@@ -15,29 +15,49 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from penjing.artifacts.directories import discard, exists, fetched, staged, verified
-from penjing.artifacts.progress import Progress
+from penjing.artifacts.directories import discard, fetched, staged, verified
+from penjing.artifacts.stage import read_manifest
 from penjing.config.cleaning import CleanConfig
+from penjing.config.schema import SourceConfig
 from penjing.data.chunks import Finished, Job
-from penjing.data.corpus import JobProgress, run_job
 from penjing.data.signatures import near_duplicates
-from penjing.sources.cache import fetching_ahead
-from penjing.stages.cleaning import HASHES, REASONS, SIGNATURES, clean_job
+from penjing.errors import ConfigError
+from penjing.stages.cleaning import HASHES, REASONS, SIGNATURE_SIZE, SIGNATURES, clean_job
 from penjing.stages.context import StageContext
-from penjing.stages.inputs import DroppedFiles, fetch_values, remote_files
+from penjing.stages.inputs import DroppedFiles
+from penjing.stages.jobs import run_stage_job
 
 FILES, DROPPED, EXAMPLES = "files.jsonl", "dropped.npy", "examples.jsonl"
 EXAMPLES_A_REASON = 20
 
 
 def run(context: StageContext) -> dict[str, Any]:
-    """Writes which documents of each file are dropped; returns counts by source and reason."""
-    job = _job(context)
+    """Writes which documents of each file are dropped; returns counts by source and reason.
+
+    Raises:
+        ConfigError: the run has no source of text.
+    """
+    return _make(context, _job(context), context.directory("clean"), None)
+
+
+def add_sources(
+    context: StageContext, names: Sequence[str], old: Path, target: Path
+) -> dict[str, Any]:
+    """The finished stage `old`, and what is dropped of these sources, as the directory `target`.
+
+    They are compared with each other alone: signatures of the old sources are not kept.
+    """
+    sources = [source for source in context.config.sources if source.name in names]
+    return _make(context, _job_of(context, sources), target, verified(old))
+
+
+def _make(context: StageContext, job: Job, target: Path, old: Path | None) -> dict[str, Any]:
     finished = _run(context, job)
     assert context.config.clean is not None
-    with staged(context.directory("clean")) as directory:
-        results = _decide(context.config.clean, finished, directory)
-    discard(job.directory)
+    with staged(target) as directory:
+        results = _decide(context.config.clean, finished, directory, old)
+    if job.directory.exists():
+        discard(job.directory)
     return results
 
 
@@ -47,25 +67,29 @@ def run_part(context: StageContext) -> None:
 
 
 def _job(context: StageContext) -> Job:
+    job = _job_of(context, context.config.sources)
+    if not job.chunks:
+        raise ConfigError("clean: found no source of text: take [clean] out of the run file")
+    return job
+
+
+def _job_of(context: StageContext, sources: Sequence[SourceConfig]) -> Job:
     config = context.config
     assert config.clean is not None
     where = (context.base, config.seed, context.cache)
-    return clean_job(context.work_directory("clean"), config.clean, config.sources, *where)
+    return clean_job(context.work_directory("clean"), config.clean, sources, *where)
 
 
 def _run(context: StageContext, job: Job) -> list[Finished]:
     assert context.config.clean is not None
-
-    def report(news: JobProgress) -> None:
-        if news.text:
-            context.show(Progress("clean", "message", text=news.text))
-        values = (("documents", float(news.made)), *fetch_values(fetching))
-        context.show(Progress("clean", "progress", news.done, news.total, values=values))
-
-    lacking = [chunk for chunk in job.chunks if not exists(job.directory / chunk.name)]
-    files = remote_files([chunk.task for chunk in lacking])
-    with fetching_ahead(files, context.cache) as fetching:
-        return run_job(job, context.conduct_with(context.config.clean.workers), report)
+    return run_stage_job(
+        context,
+        "clean",
+        job,
+        context.config.clean.workers,
+        part_of=lambda chunk: chunk.task,
+        values=lambda news: (("documents", float(news.made)),),
+    )
 
 
 @dataclass(frozen=True)
@@ -93,7 +117,9 @@ class _File:
     documents: int
 
 
-def _decide(config: CleanConfig, finished: Sequence[Finished], directory: Path) -> dict[str, Any]:
+def _decide(
+    config: CleanConfig, finished: Sequence[Finished], directory: Path, old: Path | None
+) -> dict[str, Any]:
     known, files = _gather(finished), _files(finished)
     alike = _mark_exact(known) if config.exact_duplicates else {}
     if config.near_duplicates is not None:
@@ -102,9 +128,10 @@ def _decide(config: CleanConfig, finished: Sequence[Finished], directory: Path) 
         for place in near:
             known.reasons[place] = "near duplicate"
         alike |= near
-    _write_dropped(known, files, directory)
+    _write_dropped(known, files, directory, old)
     _write_examples(known, files, alike, finished, directory)
-    sources = []
+    before = read_manifest(old) if old else None
+    sources = list(before.results["sources"]) if before else []
     for name in dict.fromkeys(file.source for file in files):
         own = [file for file in files if file.source == name]
         reasons = Counter(
@@ -131,8 +158,11 @@ def _files(finished: Sequence[Finished]) -> list[_File]:
     return files
 
 
-def _write_dropped(known: _Known, files: Sequence[_File], directory: Path) -> None:
-    dropped, lines = list[int](), []
+def _write_dropped(
+    known: _Known, files: Sequence[_File], directory: Path, old: Path | None
+) -> None:
+    dropped: list[int] = _array(old / DROPPED).tolist() if old else []
+    lines = (old / FILES).read_text().splitlines(keepends=True) if old else []
     for file in files:
         reasons = known.reasons[file.start : file.start + file.documents]
         own = [number for number, reason in enumerate(reasons) if reason]
@@ -174,7 +204,9 @@ def _write_examples(
 
 
 def _gather(finished: Sequence[Finished]) -> _Known:
-    hashes, signatures, reasons = [], [], list[str]()
+    hashes = [np.empty((0, 2), dtype=np.uint64)]
+    signatures = [np.empty((0, SIGNATURE_SIZE), dtype=np.uint32)]
+    reasons = list[str]()
     for one in finished:
         with fetched(one.directory, "*.npy") as folder:
             hashes.append(_array(folder / HASHES))
@@ -207,15 +239,15 @@ def _mark_exact(known: _Known) -> dict[int, int]:
     return found
 
 
-def dropped_files(context: StageContext) -> DroppedFiles | None:
-    """What the run's clean stage left out; None of a run without one.
+def dropped_files(context: StageContext, directory: Path | None = None) -> DroppedFiles | None:
+    """What the run's clean stage, or another in `directory`, left out; None of a run without one.
 
     Raises:
         ArtifactError: it is damaged.
     """
     if context.config.clean is None:
         return None
-    folder = verified(context.directory("clean"))
+    folder = verified(directory or context.directory("clean"))
     dropped, found = _array(folder / DROPPED), {}
     for line in (folder / FILES).read_text().splitlines():
         source, name, size, version, first, count = json.loads(line)

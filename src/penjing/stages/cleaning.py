@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
 from penjing.config.cleaning import CleanConfig
@@ -72,7 +73,7 @@ def clean_job(
         "max_characters": config.max_characters,
         "quality": config.quality,
         "languages": list(config.languages),
-        "contaminated": exact_hash(contaminated.tobytes().hex().encode()).hex(),
+        "contaminated": xxhash.xxh3_128_hexdigest(contaminated.tobytes()),
         "words": config.decontamination_words,
     }
     chunks = []

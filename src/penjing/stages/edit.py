@@ -4,14 +4,14 @@ The user changes the run file; this verb takes over what an edit may change, rec
 what the shares were and will be. Anything else is `--redo`'s or `--extend`'s matter.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from penjing.artifacts import directories, disk
 from penjing.artifacts.lines import LineLog, write_atomic
 from penjing.artifacts.progress import Progress
-from penjing.artifacts.records import EditRecord, Manifest, to_json
+from penjing.artifacts.records import EditRecord, to_json
 from penjing.artifacts.stage import (
     append_event,
     changed_fields,
@@ -25,7 +25,7 @@ from penjing.config.schema import RunConfig
 from penjing.config.training import HORIZONS, TrainingConfig
 from penjing.data.mixture import MixturePlan, Segment
 from penjing.errors import ArtifactError, ConfigError
-from penjing.stages import shards
+from penjing.stages import clean, shards
 from penjing.stages.context import TRAINED_STAGES, Show, StageContext
 from penjing.stages.horizon import StagePlan, read_plan, write_plan
 from penjing.stages.upkeep import (
@@ -42,7 +42,9 @@ from penjing.stages.upkeep import (
 )
 from penjing.train.checkpoint import checkpoints
 
-EDITED = "shards.edited"
+EXTENDED: dict[str, tuple[str, ...]] = {"clean": (), "shards": ("clean", "tokenizer")}
+"""Stages to which sources are added, in order, and what they need."""
+
 SUDDEN = 0.05
 """Share of rows that may change its source at once without being told to."""
 
@@ -71,7 +73,7 @@ def edit(config: RunConfig, base: Path, runs: Path, wishes: Wishes, show: Show) 
     run_dir = runs / config.name
     context = StageContext(config, base, run_dir, show)
     with run_lock(run_dir):
-        done = []
+        done = list[EditRecord]()
         _finish_exchange(run_dir)
         running = [
             (stage, plan)
@@ -79,7 +81,7 @@ def edit(config: RunConfig, base: Path, runs: Path, wishes: Wishes, show: Show) 
             if not finished(run_dir / stage) and (plan := read_plan(run_dir / stage))
         ]
         changes = [
-            (stage, plan, _segment_of(context, stage, plan, wishes))
+            _change_of(context, stage, plan, wishes)
             for stage, plan in running
             if plan.segments[-1].shares != _section(config, stage).mixture
         ]
@@ -87,8 +89,7 @@ def edit(config: RunConfig, base: Path, runs: Path, wishes: Wishes, show: Show) 
         _refuse_other_changes(context, {stage for stage, _ in running})
         if added:
             done.append(_add_sources(context, added))
-        for stage, plan, segment in changes:
-            done.append(_change(context, stage, plan, segment))
+        done += [_take_over(context, change) for change in changes]
         followed = [stage for stage, _ in running if _begin_with(context, stage)]
         if not done and not followed:
             raise ConfigError(
@@ -121,7 +122,7 @@ def _refuse_other_changes(context: StageContext, running: set[str]) -> None:
     config = context.config
     added = tuple(_added_sources(context))
     edits = [*read_edits(context.run_dir), EditRecord("", "", 0, 0, added)]
-    for stage in ("tokenizer", "shards", *TRAINED_STAGES):
+    for stage in ("clean", "tokenizer", "shards", *TRAINED_STAGES):
         directory = context.directory(stage)
         old = read_manifest(directory) or read_begun(directory)
         if old is None or getattr(config, stage) is None:
@@ -139,7 +140,17 @@ def _refuse_other_changes(context: StageContext, running: set[str]) -> None:
             )
 
 
-def _segment_of(context: StageContext, stage: str, plan: StagePlan, wishes: Wishes) -> Segment:
+@dataclass(frozen=True)
+class _Change:
+    """A new segment of a stage's plan, and each source's share before it and after."""
+
+    stage: str
+    plan: StagePlan
+    segment: Segment
+    shares: dict[str, list[float]]
+
+
+def _change_of(context: StageContext, stage: str, plan: StagePlan, wishes: Wishes) -> _Change:
     """The new segment of a plan, from the newest checkpoint on.
 
     Raises:
@@ -154,22 +165,23 @@ def _segment_of(context: StageContext, stage: str, plan: StagePlan, wishes: Wish
     default = int(BLEND_SHARE * total) * row_tokens
     blend = (default if wishes.blend_tokens is None else wishes.blend_tokens) // row_tokens
     segment = Segment(first_row, section.mixture, total, blend)
-    before, after = _shares(plan.segments, segment, row_tokens)
-    moved = sum(abs(after[name] - before[name]) for name in after) / 2
+    shares = _shares(plan.segments, segment, row_tokens)
+    moved = sum(abs(after - before) for before, after in shares.values()) / 2
     least = int(LEAST_BLEND_SHARE * total) * row_tokens
     if moved > SUDDEN and blend * row_tokens < least and not wishes.abrupt and first_row:
-        told = ", ".join(f"{n} {before[n]:.1%} → {after[n]:.1%}" for n in after)
         raise ConfigError(
             f"{stage}: {moved:.0%} of the rows would change their source within "
-            f"{blend * row_tokens:,} tokens ({told}): a model forgets by it. Give --blend-tokens "
-            f"of at least {least:,}, or say --abrupt"
+            f"{blend * row_tokens:,} tokens ({_told(shares)}): a model forgets by it. Give "
+            f"--blend-tokens of at least {least:,}, or say --abrupt"
         )
-    return segment
+    return _Change(stage, plan, segment, shares)
 
 
-def _shares(
-    old: Sequence[Segment], new: Segment, row_tokens: int
-) -> tuple[dict[str, float], dict[str, float]]:
+def _told(shares: Mapping[str, Sequence[float]]) -> str:
+    return ", ".join(f"{name} {a:.1%} → {b:.1%}" for name, (a, b) in shares.items())
+
+
+def _shares(old: Sequence[Segment], new: Segment, row_tokens: int) -> dict[str, list[float]]:
     """Each source's share before the new segment, and when it is wholly in.
 
     Shares given as epochs count as 1 here: their rows are known when training goes on.
@@ -188,26 +200,19 @@ def _shares(
     ]
     plan = MixturePlan(segments, row_tokens)
     ends = (max(0, new.first_row - 1), new.first_row + new.blend_rows)
-    before, after = (dict(zip(plan.sources, plan.weights(row), strict=True)) for row in ends)
-    return before, after
+    pairs = zip(*map(plan.weights, ends), strict=True)
+    return dict(zip(plan.sources, map(list, pairs), strict=True))
 
 
-def _change(context: StageContext, stage: str, plan: StagePlan, segment: Segment) -> EditRecord:
-    row_tokens = context.config.model.max_position_embeddings
-    before, after = _shares(plan.segments, segment, row_tokens)
-    record = EditRecord(
-        utc_now(),
-        stage,
-        segment.first_row,
-        segment.blend_rows,
-        (),
-        {name: [before[name], after[name]] for name in after},
-    )
+def _take_over(context: StageContext, change: _Change) -> EditRecord:
+    segment, plan = change.segment, change.plan
+    rows = (segment.first_row, segment.blend_rows)
+    record = EditRecord(utc_now(), change.stage, *rows, (), change.shares)
     _record(context, record)
     # Rows from here on were not trained on, so what was planned for them is no past.
     past = [part for part in plan.segments if part.first_row < segment.first_row]
     first = segment if past else replace(segment, blend_rows=0)
-    write_plan(context.directory(stage), replace(plan, segments=(*past, first)))
+    write_plan(context.directory(change.stage), replace(plan, segments=(*past, first)))
     return record
 
 
@@ -216,41 +221,59 @@ def _record(context: StageContext, record: EditRecord) -> None:
     log.append(record)
     log.sync()
     log.close()
-    told = ", ".join(f"{n} {a:.1%} → {b:.1%}" for n, (a, b) in record.shares.items())
-    text = (
-        f"sources added: {', '.join(record.added)}"
-        if record.added
-        else (f"from row {record.first_row:,} on, over {record.blend_rows:,} rows: {told}")
-    )
+    rows = f"from row {record.first_row:,} on, over {record.blend_rows:,} rows"
+    text = f"{rows}: {_told(record.shares)}"
+    if record.added:
+        text = f"sources added: {', '.join(record.added)}"
     append_event(context.run_dir, "edited", record.stage, text)
     context.show(Progress("edit", "message", text=f"{record.stage}: {text}"))
 
 
 def _add_sources(context: StageContext, added: Sequence[str]) -> EditRecord:
-    """Encodes new sources and puts them beside the old ones, which stay as they are."""
-    old, target = context.directory("shards"), context.run_dir / EDITED
-    if target.exists():
-        directories.discard(target)
-    stage = Stage("shards", ("tokenizer",), lambda one: shards.add_sources(one, added, old, target))
-    wanted = stage_identity(context.config, "shards")
-    run_stage(stage, context, target, wanted, input_digests(stage, context))
-    before, after = read_manifest(old), read_manifest(target)
-    assert before is not None and after is not None
-    digests = (manifest_digest(before), manifest_digest(after))
+    """Cleans and encodes new sources and puts them beside the old ones, which stay as they are."""
+    digests: dict[str, list[str]] = {}
+    made = {name: _edited(context.run_dir, name) for name in EXTENDED}
+    works = {
+        "clean": lambda one: clean.add_sources(
+            one, added, context.directory("clean"), made["clean"]
+        ),
+        "shards": lambda one: shards.add_sources(
+            one, added, context.directory("shards"), made["shards"], made["clean"]
+        ),
+    }
+    for name, needs in EXTENDED.items():
+        if getattr(context.config, name) is None:
+            continue
+        if made[name].exists():
+            directories.discard(made[name])
+        stage = Stage(name, needs, works[name])
+        inputs = input_digests(stage, context)
+        inputs |= {need: pair[1] for need, pair in digests.items() if need in needs}
+        wanted = stage_identity(context.config, name)
+        run_stage(stage, context, made[name], wanted, inputs)
+        before, after = read_manifest(context.directory(name)), read_manifest(made[name])
+        assert before is not None and after is not None
+        digests[name] = [manifest_digest(before), manifest_digest(after)]
     record = EditRecord(utc_now(), "shards", 0, 0, tuple(added), {}, digests)
     _record(context, record)
     _finish_exchange(context.run_dir)
     return record
 
 
+def _edited(run_dir: Path, stage: str) -> Path:
+    return run_dir / f"{stage}.edited"
+
+
 def _finish_exchange(run_dir: Path) -> None:
-    """Puts edited shards into their place, once their edit is recorded."""
-    target, edits = run_dir / EDITED, read_edits(run_dir)
-    manifest: Manifest | None = read_manifest(target) if target.exists() else None
-    recorded = [edit.shards[1] for edit in edits if edit.shards]
-    if manifest is not None and manifest_digest(manifest) in recorded[-1:]:
-        set_aside(run_dir, ("shards",))
-        disk.rename(target, run_dir / "shards")
+    """Puts edited stages into their place, once their edit is recorded."""
+    edits = read_edits(run_dir)
+    for stage in EXTENDED:
+        target = _edited(run_dir, stage)
+        manifest = read_manifest(target) if target.exists() else None
+        recorded = [edit.digests[stage][1] for edit in edits if stage in edit.digests]
+        if manifest is not None and manifest_digest(manifest) in recorded[-1:]:
+            set_aside(run_dir, (stage,))
+            disk.rename(target, run_dir / stage)
 
 
 def _begin_with(context: StageContext, stage: str) -> bool:

@@ -15,15 +15,15 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from penjing.artifacts.remote import is_remote, place
+from penjing.artifacts.remote import is_remote, name_of, place
 from penjing.config.schema import SourceConfig
 from penjing.data.chunks import InputFile, input_file
 from penjing.data.texts import TextBatch, batched, document_batches, without
 from penjing.errors import ArtifactError, DataError
-from penjing.sources.cache import Cache, Fetching, local
-from penjing.sources.listing import find_files
+from penjing.sources.cache import Cache, WantedFile, local
+from penjing.sources.listing import find_files, listed_digests
 from penjing.sources.quarantine import Quarantine
-from penjing.sources.rows import convert, documents, listed_digest, rows
+from penjing.sources.rows import convert, documents, rows
 from penjing.sources.token_files import TOKEN_FILES, TokenDocuments, token_documents
 from penjing.synthetic import generators
 from penjing.text.conversation import Conversation, Preference
@@ -119,6 +119,8 @@ class SourcePart:
     inputs: tuple[InputFile, ...]
     size: int
     cache: Cache
+    digests: Mapping[str, str]
+    """The sha256 of each file, by its name, where the source has a list of them."""
     dropped: tuple[NDArray[np.int64], ...] | None = None
     """Numbers of the documents of each file (or of the rows) that are left out."""
 
@@ -142,7 +144,7 @@ class SourcePart:
 
     def _local(self, name: str) -> AbstractContextManager[Path]:
         path = place(name, self.base, "sources")
-        return local(path, self.cache, listed_digest(path, self.source, self.base))
+        return local(path, self.cache, self.digests.get(name))
 
     @property
     def holds_tokens(self) -> bool:
@@ -196,20 +198,15 @@ class SourcePart:
             yield from training_texts(Conversation(messages))
 
 
-def remote_files(parts: Sequence[SourcePart]) -> list[tuple[Path, str | None]]:
-    """The files at URLs that these parts will read, with their sha256 where a list has it."""
+def remote_files(parts: Sequence[SourcePart]) -> list[WantedFile]:
+    """The files at URLs that these parts will read."""
     found = []
     for part in parts:
         for file in part.inputs:
             path = place(file.name, part.base, "sources")
             if is_remote(path):
-                found.append((path, listed_digest(path, part.source, part.base)))
+                found.append(WantedFile(path, file.bytes, part.digests.get(file.name)))
     return found
-
-
-def fetch_values(news: Fetching) -> tuple[tuple[str, float], ...]:
-    """What the screen shows of it; nothing where nothing is fetched."""
-    return (("fetched_bytes", float(news.fetched)),) if news.files else ()
 
 
 def text_bytes(file: Path) -> int:
@@ -239,13 +236,15 @@ def source_parts(
         size = _ROW_BYTES * (source.rows or 0)
         return [
             _cleaned(
-                SourcePart(source, base, seed, source.name, settings, (), size, cache), dropped
+                SourcePart(source, base, seed, source.name, settings, (), size, cache, {}), dropped
             )
         ]
     settings |= {"text_field": source.text_field, "rows": source.rows}
     if source.token_end is not None:
         settings |= {"token_dtype": source.token_dtype, "token_end": source.token_end}
-    groups = _groups(find_files(source.paths, base), chunk_files, whole=whole or bool(source.rows))
+    found = find_files(source.paths, base)
+    listed = listed_digests(found, source.checksums, base)
+    groups = _groups(found, chunk_files, whole=whole or bool(source.rows))
     parts = []
     for files in groups:
         inputs = tuple(input_file(path, base) for path in files)
@@ -254,7 +253,8 @@ def source_parts(
             label += f" and {len(inputs) - 1} more"
         own = replace(source, paths=tuple(file.name for file in inputs))
         size = sum(map(text_bytes, files))
-        part = SourcePart(own, base, seed, label, settings, inputs, size, cache)
+        digests = {name_of(path, base): listed[path] for path in files if path in listed}
+        part = SourcePart(own, base, seed, label, settings, inputs, size, cache, digests)
         parts.append(_cleaned(part, dropped))
     return parts
 

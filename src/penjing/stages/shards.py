@@ -20,20 +20,18 @@ from penjing.artifacts.directories import (
     staged,
     verified,
 )
-from penjing.artifacts.progress import Progress
 from penjing.artifacts.stage import MANIFEST, read_manifest
 from penjing.config.schema import SourceConfig
 from penjing.data.chunks import Finished, Job
-from penjing.data.corpus import JobProgress, run_job
+from penjing.data.corpus import JobProgress
 from penjing.data.packing import overlong
 from penjing.data.shards import ShardInfo, ShardWriter, open_shard
 from penjing.errors import DataError
-from penjing.sources.cache import fetching_ahead
 from penjing.sources.quarantine import Quarantine
 from penjing.stages.clean import dropped_files
 from penjing.stages.context import StageContext
 from penjing.stages.encoding import QUARANTINE, SPLITS, encode_job
-from penjing.stages.inputs import fetch_values, remote_files
+from penjing.stages.jobs import Values, run_stage_job
 from penjing.text.tokenizer import Tokenizer
 
 TOKEN_BYTES = 0.6
@@ -42,26 +40,33 @@ TOKEN_BYTES = 0.6
 
 def run(context: StageContext) -> dict[str, Any]:
     """Writes `shards/SOURCE.train.*` and `.validation.*`; returns counts per source."""
-    counts = _make(context, _sources(context), context.directory("shards"), None)
+    counts = _make(context, _sources(context), context.directory("shards"))
     return {"sources": counts, "tokens": sum(count["tokens"] for count in counts)}
 
 
 def add_sources(
-    context: StageContext, names: Sequence[str], old: Path, target: Path
+    context: StageContext, names: Sequence[str], old: Path, target: Path, clean: Path
 ) -> dict[str, Any]:
-    """The finished shards `old` and those of these sources besides, as the directory `target`."""
+    """The finished shards `old` and those of these sources besides, as the directory `target`.
+
+    `clean` is the clean stage of all of them, if the run has one.
+    """
     sources = [source for source in _sources(context) if source.name in names]
     manifest = read_manifest(old)
     assert manifest is not None
-    counts = [*manifest.results["sources"], *_make(context, sources, target, old)]
+    counts = [*manifest.results["sources"], *_make(context, sources, target, old, clean)]
     return {"sources": counts, "tokens": sum(count["tokens"] for count in counts)}
 
 
 def _make(
-    context: StageContext, sources: Sequence[SourceConfig], target: Path, old: Path | None
+    context: StageContext,
+    sources: Sequence[SourceConfig],
+    target: Path,
+    old: Path | None = None,
+    clean: Path | None = None,
 ) -> list[dict[str, Any]]:
     tokenizer = context.tokenizer()
-    job = _job(context, tokenizer, sources)
+    job = _job(context, tokenizer, sources, clean)
     finished = _run(context, job)
     counts = []
     with staged(target) as directory:
@@ -84,9 +89,14 @@ def _sources(context: StageContext) -> list[SourceConfig]:
     return [source for source in context.config.sources if source.kind != "preferences"]
 
 
-def _job(context: StageContext, tokenizer: Tokenizer, sources: Sequence[SourceConfig]) -> Job:
+def _job(
+    context: StageContext,
+    tokenizer: Tokenizer,
+    sources: Sequence[SourceConfig],
+    clean: Path | None = None,
+) -> Job:
     directory, config = context.work_directory("shards"), context.config
-    where = (context.base, config.seed, context.cache, dropped_files(context))
+    where = (context.base, config.seed, context.cache, dropped_files(context, clean))
     return encode_job(directory, config.shards, sources, *where, tokenizer)
 
 
@@ -95,17 +105,14 @@ def _run(context: StageContext, job: Job) -> list[Finished]:
     require_free_bytes(job.directory, int(TOKEN_BYTES * sum(chunk.size for chunk in lacking)))
     begun = time.monotonic()
 
-    def report(news: JobProgress) -> None:
-        if news.text:
-            context.show(Progress("shards", "message", text=news.text))
+    def values(news: JobProgress) -> Values:
         pace = news.made / max(1e-3, time.monotonic() - begun)
-        paces = (("tokens_per_second", pace),) if news.made else ()
-        values = (*paces, *fetch_values(fetching))
-        context.show(Progress("shards", "progress", news.done, news.total, values=values))
+        return (("tokens_per_second", pace),) if news.made else ()
 
-    files = remote_files([chunk.task.part for chunk in lacking])
-    with fetching_ahead(files, context.cache) as fetching:
-        return run_job(job, context.conduct_with(context.config.shards.workers), report)
+    workers = context.config.shards.workers
+    return run_stage_job(
+        context, "shards", job, workers, part_of=lambda chunk: chunk.task.part, values=values
+    )
 
 
 def _join(

@@ -11,22 +11,22 @@ from typing import Any
 
 import regex
 
-from penjing.artifacts.directories import discard, exists, staged
+from penjing.artifacts.directories import discard, staged
 from penjing.artifacts.progress import Progress
 from penjing.artifacts.stage import append_event
 from penjing.config.loading import identity
 from penjing.config.schema import TokenizerConfig
-from penjing.data.chunks import Finished, Job, finished_job, sweep_unplanned
-from penjing.data.corpus import JobProgress, run_job
+from penjing.data.chunks import Chunk, Finished, Job, finished_job, sweep_unplanned
+from penjing.data.corpus import JobProgress
 from penjing.data.word_runs import Histogram, RunFile, histogram_of, run_name
 from penjing.errors import ConfigError
-from penjing.sources.cache import fetching_ahead
 from penjing.sources.quarantine import Quarantine
 from penjing.stages.clean import dropped_files
 from penjing.stages.compression import write_evaluation
 from penjing.stages.context import StageContext
 from penjing.stages.counting import QUARANTINE, CountTask, count_job, reduce_job, require_disk
-from penjing.stages.inputs import fetch_values, remote_files
+from penjing.stages.inputs import SourcePart
+from penjing.stages.jobs import Values, run_stage_job
 from penjing.stages.vocabulary import taken_vocabulary, write_tokenizer
 from penjing.text import native
 from penjing.text.patterns import PATTERNS
@@ -150,19 +150,16 @@ def _run(context: StageContext, job: Job, made: str) -> list[Finished]:
     if name == "count" and (warning := require_disk(job)):
         _say(context, warning)
 
-    def report(news: JobProgress) -> None:
-        if news.text:
-            _say(context, news.text)
-        counts = ((made, float(news.made)),) if made else ()
-        values = (*counts, *fetch_values(fetching))
-        context.show(
-            Progress("tokenizer", "progress", news.done, news.total, values=values, text=name)
-        )
+    def values(news: JobProgress) -> Values:
+        return ((made, float(news.made)),) if made else ()
 
-    lacking = [chunk for chunk in job.chunks if not exists(job.directory / chunk.name)]
-    parts = [chunk.task.part for chunk in lacking if isinstance(chunk.task, CountTask)]
-    with fetching_ahead(remote_files(parts), context.cache) as fetching:
-        return run_job(job, context.conduct_with(context.config.tokenizer.workers), report)
+    def part_of(chunk: Chunk) -> SourcePart | None:
+        return chunk.task.part if isinstance(chunk.task, CountTask) else None
+
+    workers = context.config.tokenizer.workers
+    return run_stage_job(
+        context, "tokenizer", job, workers, part_of=part_of, values=values, text=name
+    )
 
 
 def _train_all(

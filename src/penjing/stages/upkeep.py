@@ -109,8 +109,8 @@ def _bring_up_to_date(stage: Stage, context: StageContext, *, extend: bool) -> N
     old = manifest or begun
     if old is not None and stage.name != "report":
         changed = changed_fields(old, wanted, inputs)
-        if _is_followed(old.inputs.get("shards"), inputs.get("shards"), edits):
-            changed = [field for field in changed if field != "inputs.shards"]
+        followed = {f"inputs.{need}" for need in inputs if _is_followed(need, old, inputs, edits)}
+        changed = [field for field in changed if field not in followed]
         horizon = {f"{stage.name}.{form}" for form in HORIZONS}
         may_extend = extend and stage.name in TRAINED_STAGES and set(changed) <= horizon
         if changed and not may_extend:
@@ -186,12 +186,16 @@ def read_edits(run_dir: Path) -> list[EditRecord]:
     return list(read_records(run_dir / EDITS, EditRecord))
 
 
-def _is_followed(before: str | None, now: str | None, edits: Sequence[EditRecord]) -> bool:
-    """Whether shards only became others by edits, which leave old sources as they are."""
+def _is_followed(
+    need: str, old: Manifest, inputs: Mapping[str, str], edits: Sequence[EditRecord]
+) -> bool:
+    """Whether what a stage read only became another by edits, which leave old sources alone."""
+    before = old.inputs.get(need)
     for edit in edits:
-        if edit.shards and edit.shards[0] == before:
-            before = edit.shards[1]
-    return before == now
+        pair = edit.digests.get(need)
+        if pair and pair[0] == before:
+            before = pair[1]
+    return before == inputs[need]
 
 
 def stage_identity(
