@@ -3,8 +3,10 @@
 import threading
 import time
 from collections.abc import Iterator
-from itertools import islice
+from dataclasses import replace
+from itertools import islice, pairwise
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from penjing.data.feeding import Feeding, feed
 from penjing.data.packing import SourceRows
 from penjing.errors import ArtifactError, DataError
 from tests.faults.stream_campaign import (
+    ROWS,
     WORKERS,
     WORLD_SIZES,
     flips,
@@ -36,6 +39,29 @@ def test_all_ranks_and_workers_have_the_one_sequence(tmp_path: Path) -> None:
 
 def test_a_hundred_resumes_anywhere_go_on_with_the_one_sequence(tmp_path: Path) -> None:
     assert resumes(tmp_path, 100, seed=1) == 0
+
+
+def test_tokens_are_counted_alike_for_all_ranks_microbatches_and_restarts(tmp_path: Path) -> None:
+    stream, steps = make_stream(tmp_path), 12
+
+    def counted(world_size: int, microbatch_rows: int, restarts: tuple[int, ...]) -> int:
+        total, moments = 0, sorted({0, steps, *restarts})
+        for first, stop in pairwise(moments):
+            for rank in range(world_size):
+                own = replace(stream, rank=rank, world_size=world_size)
+                batches = feed(own, first * ROWS, Feeding(rank % 2))
+                for batch in islice(batches, stop - first):
+                    parts = batch.split(microbatch_rows)
+                    total += sum(int((part.document_ids >= 0).sum()) for part in parts)
+        return total
+
+    wanted = counted(1, ROWS, ())
+    draws = Random(3)
+    assert 0.9 < wanted / (steps * ROWS * stream.row_tokens) <= 1
+    for world_size in (1, 2, 3, 4):
+        for microbatch_rows in (1, 2, 4):
+            restarts = tuple(draws.randrange(1, steps) for _ in range(20))
+            assert counted(world_size, microbatch_rows, restarts) == wanted
 
 
 def test_a_hundred_flipped_bits_are_all_seen(tmp_path: Path) -> None:

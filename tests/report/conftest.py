@@ -138,6 +138,7 @@ def _training(directory: Path, name: str) -> dict[str, Any]:
         if name in STARTS and step % 20 == 0:
             values["validation_bpb"] = loss / 2.5
             values |= {"validation_bpb.stories": loss / 2.6, "validation_bpb.poems": loss / 2.4}
+            values |= {"requested_share.stories": done, "realised_share.stories": done}
         if name == "rl":
             reward = 0.15 + 0.75 / (1 + math.exp(-12 * (done - 0.45)))
             values = {"reward": reward + dice.gauss(0, 0.03), "entropy": 0.9 - 0.5 * done}
@@ -175,11 +176,6 @@ def _training(directory: Path, name: str) -> dict[str, Any]:
         share |= {"requested": 0.65, "realised": 0.652, "epochs": epochs}
         results["mixture"] = [share | {"overlong": 7 if name == "sft" else 0}]
         results["overlong"] = "drop_oldest"
-        if name == "midtrain":
-            results["mixture_course"] = [
-                {"step": step, "requested": {source: 0.5}, "realised": {source: step / total}}
-                for step in (total // 2, total)
-            ]
     if name == "dpo":
         results["overlong_pairs"] = 2
     if name != "pretrain":

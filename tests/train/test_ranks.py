@@ -119,7 +119,9 @@ def test_two_ranks_train_like_one(tmp_path: Path) -> None:
         assert found["gathered"] == [0, 1]
     assert (tmp_path / "both" / "sft" / "step-000003" / "files.json").exists()
     metrics = (tmp_path / "both" / "sft" / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line)["values"] for line in metrics] == [{"rows": 1.0}] * 3
+    assert [json.loads(line)["values"] for line in metrics] == [
+        {"rows": 1.0, "utilization": 1.0}
+    ] * 3
 
 
 if __name__ == "__main__":

@@ -28,9 +28,11 @@ SHORT_NAMES = {
 UNTOLD = frozenset(
     "retention_loss entropy sampler_kl max_logprob_difference reward_std frac_zero_variance "
     "completion_length truncated_ratio tool_calls generated_tokens margin chosen_logprob "
-    "rejected_logprob".split()
+    "rejected_logprob utilization".split()
 )
-"""Metrics for the logs and the report; a line on the screen has no room for them."""
+"""Metrics for the logs and the report, as those of single sources (`validation_bpb.SOURCE`) are: a
+line on the screen has no room for them.
+"""
 UNITS = {"tokens_per_second": "tokens/s", "seconds": "s", "cpu_seconds": "CPU s"}
 
 
@@ -229,7 +231,7 @@ class _Course:
 def _numbers(values: Mapping[str, float]) -> str:
     parts = []
     for key, value in values.items():
-        if key in UNTOLD:
+        if key in UNTOLD or "." in key:
             continue
         number = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
         unit, name = UNITS.get(key), SHORT_NAMES.get(key, key)

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import partial
 
 from penjing.artifacts.records import StepRecord, TimingRecord
@@ -11,6 +10,7 @@ from penjing.report.figures import Chart, Point, Series
 from penjing.report.findings import NEXT_TOKEN
 
 StepValue = Callable[[StepRecord], float | None]
+REQUESTED, REALISED = "requested_share.", "realised_share."
 RUN_STEP = "step of the whole run"
 TimingValue = Callable[[TimingRecord], float | None]
 
@@ -53,7 +53,7 @@ def _values(stage: StageReport) -> Iterator[Chart]:
     lines: dict[str, list[Point]] = {}
     for record in stage.steps:
         for key, value in record.values.items():
-            if "_bpb" not in key:
+            if "." not in key and not key.endswith("_bpb") and key != "utilization":
                 lines.setdefault(key, []).append((record.step, value))
     scores = [key for key in lines if re.search("reward|accuracy|correct|pass", key)]
     if scores:
@@ -89,15 +89,20 @@ def _by_source(stages: list[StageReport], title: str, keys: list[str]) -> Chart:
 
 
 def _shares(stage: StageReport) -> Iterator[Chart]:
-    """What the sources of a mixture that changes were given, stretch by stretch."""
-    course = stage.result("mixture_course")
-    if not course:
+    """What the sources of a mixture that changes were given, from one evaluation to the next."""
+    looked = [r for r in stage.steps if any(key.startswith(REALISED) for key in r.values)]
+    asked = {tuple(v for k, v in r.values.items() if k.startswith(REQUESTED)) for r in looked}
+    if len(asked) < 2:
         return
-    series = [
-        Series(source, tuple((float(one["step"]), one["realised"][source]) for one in course), n)
-        for n, source in enumerate(course[0]["realised"], start=1)
-    ]
-    series = [replace(line, color=1 + (line.color - 1) % 6) for line in series]
+    lines: dict[str, list[Point]] = {}
+    for record in looked:
+        for key, value in record.values.items():
+            if key.startswith(REALISED):
+                lines.setdefault(key.removeprefix(REALISED), []).append((record.step, value))
+    series = (
+        Series(source, tuple(points), 1 + number % 6)
+        for number, (source, points) in enumerate(lines.items())
+    )
     yield Chart(f"{stage.name}: shares of rows", tuple(series), low=0.0, high=1.0)
 
 

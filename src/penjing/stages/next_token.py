@@ -24,7 +24,7 @@ from penjing.seeds import seed_for
 from penjing.stages.context import StageContext
 from penjing.stages.horizon import Measures, open_plan, rows_per_step
 from penjing.stages.machine import open_machine
-from penjing.stages.shares import course_of, shares_of, warn_of_exhaustion
+from penjing.stages.shares import shares_of, shares_probe, warn_of_exhaustion
 from penjing.stages.training import training_job, training_summary
 from penjing.text.tokenizer import Tokenizer
 from penjing.train.fit import Probe, ProbeResult, fit
@@ -76,12 +76,14 @@ def train_on_mixture(
         open_batches=lambda step: feed(stream, step * rows, feeding_of(context, runtime)),
         steps=plan.steps,
         rows_per_step=rows,
-        probes=tuple(_probes(context, stage, section, tokenizer, runtime, model)),
+        probes=(
+            *_probes(context, stage, section, tokenizer, runtime, model),
+            shares_probe(stream, section.cadence.evaluate_every_steps),
+        ),
     )
     result, planned = fit(job), plan.steps * section.tokens_per_step
     return training_summary(result, start, model, planned) | {
         "mixture": shares_of(stream, result.tokens, plan.steps),
-        "mixture_course": course_of(stream, plan.steps),
         "utilization": result.tokens / planned,
         "overlong": section.overlong,
     }

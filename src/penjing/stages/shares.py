@@ -1,6 +1,6 @@
 """What a stage's mixture comes to: shares asked for and given, epochs, and sources that run out."""
 
-from itertools import pairwise
+from collections import Counter
 from typing import Any
 
 from penjing.artifacts.progress import Progress
@@ -8,9 +8,7 @@ from penjing.artifacts.stage import append_event
 from penjing.data.batches import RowStream
 from penjing.data.packing import overlong
 from penjing.stages.context import StageContext
-
-COURSE_STRETCHES = 24
-"""Into which a stage is divided to show how its shares went."""
+from penjing.train.fit import Probe, ProbeResult
 
 
 def warn_of_exhaustion(context: StageContext, stage: str, stream: RowStream, steps: int) -> None:
@@ -53,33 +51,20 @@ def shares_of(stream: RowStream, tokens: int, steps: int) -> list[dict[str, Any]
     ]
 
 
-def course_of(stream: RowStream, steps: int) -> list[dict[str, Any]]:
-    """The shares asked for and given in each stretch of the stage; empty where they are constant.
-
-    Each has `step`, its last, and `requested` and `realised` by source.
+def shares_probe(stream: RowStream, every_steps: int) -> Probe:
+    """Of the rows since the probe looked last: each source's share, as it was asked for
+    (`requested_share.SOURCE`) and given (`realised_share.SOURCE`).
     """
-    plan, rows = stream.plan, steps * stream.rows_per_step
-    moments = [rows * number // COURSE_STRETCHES for number in range(COURSE_STRETCHES + 1)]
-    if all(plan.weights(row) == plan.weights(0) for row in moments) and not plan.exhausted:
-        return []
-    course = []
-    for start, stop in pairwise(moments):
-        if start == stop:
-            continue
-        drawn = [plan.source_of(row)[0] for row in range(start, stop)]
-        asked = zip(*map(plan.weights, range(start, stop)), strict=True)
-        course.append(
-            {
-                "step": -(-stop // stream.rows_per_step),
-                "requested": dict(zip(plan.sources, map(_mean, asked), strict=True)),
-                "realised": {
-                    source: drawn.count(number) / len(drawn)
-                    for number, source in enumerate(plan.sources)
-                },
-            }
-        )
-    return course
 
+    def run(step: int) -> ProbeResult:
+        first = (step - 1) // every_steps * every_steps
+        rows = range(first * stream.rows_per_step, step * stream.rows_per_step)
+        drawn = Counter(stream.plan.source_of(row)[0] for row in rows)
+        asked = zip(*map(stream.plan.weights, rows), strict=True)
+        values = {}
+        for number, (source, weights) in enumerate(zip(stream.plan.sources, asked, strict=True)):
+            values[f"requested_share.{source}"] = sum(weights) / len(rows)
+            values[f"realised_share.{source}"] = drawn[number] / len(rows)
+        return ProbeResult(values=values)
 
-def _mean(values: tuple[float, ...]) -> float:
-    return sum(values) / len(values)
+    return Probe("shares", every_steps, run)

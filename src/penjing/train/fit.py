@@ -307,8 +307,7 @@ def _record(
         told = f"{sample.prompt} → {sample.text}"
         job.show(Progress(job.stage, "sample", result.step, job.steps, text=told))
     shown = {} if loss is None else {"loss": loss}
-    shown |= {name: value for name, value in values.items() if "." not in name}
-    shown |= {"tokens_per_second": timing.tokens_per_second}
+    shown |= values | {"tokens_per_second": timing.tokens_per_second}
     job.show(Progress(job.stage, "progress", result.step, job.steps, values=tuple(shown.items())))
 
 

@@ -52,7 +52,8 @@ def next_token(model: Transformer, batch: Batch) -> Loss:
     """Cross-entropy of the targets, in nats, times their weights."""
     weights_BT = batch.loss_weights
     total = -(_logprobs(model, batch) * weights_BT).sum()
-    return Loss(total, weights_BT.sum(), _tokens(batch))
+    tokens, positions = _tokens(batch), weights_BT.new_tensor(weights_BT.numel())
+    return Loss(total, weights_BT.sum(), tokens, {"utilization": (tokens, positions)})
 
 
 @dataclass(frozen=True)
