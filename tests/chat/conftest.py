@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from penjing.chat.session import Model
-from penjing.config.schema import ModelConfig
+from penjing.config.model import ModelConfig
 from penjing.generate.engine import AnswerTurn, Request
 from penjing.model.transformer import Transformer
 from penjing.text.tokenizer import Tokenizer, train_tokenizer

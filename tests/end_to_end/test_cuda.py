@@ -10,7 +10,7 @@ from torch import Tensor
 
 from penjing.artifacts.lines import read_records
 from penjing.artifacts.records import StepRecord
-from penjing.config.schema import ModelShape
+from penjing.config.model import ModelShape
 from penjing.config.training import OptimizerConfig
 from penjing.data.batches import Batch
 from penjing.data.feeding import Feeding, feed

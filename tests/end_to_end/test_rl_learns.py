@@ -6,7 +6,7 @@ from random import Random
 import pytest
 import torch
 
-from penjing.config.schema import ModelConfig
+from penjing.config.model import ModelConfig
 from penjing.config.training import OptimizerConfig
 from penjing.data.batches import Batch, RolloutBatch
 from penjing.generate.engine import Completion, Request, generate

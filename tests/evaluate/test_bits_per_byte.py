@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from penjing.config.schema import ModelConfig
+from penjing.config.model import ModelConfig
 from penjing.data.batches import pad_rows
 from penjing.evaluate.bits_per_byte import TextLoss, document_windows, text_loss
 from penjing.model.initialization import initialize

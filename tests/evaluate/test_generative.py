@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from penjing.config.schema import ModelConfig
+from penjing.config.model import ModelConfig
 from penjing.evaluate.generative import answer_of, answer_problems
 from penjing.generate.engine import Completion
 from penjing.generate.sampling import Sampling

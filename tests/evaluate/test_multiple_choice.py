@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from penjing.evaluate.multiple_choice import choose
-from penjing.model.transformer import Transformer
+from penjing.model.language_model import LanguageModel
 from penjing.model.weights import load_weights
 from penjing.tasks.contract import Problem
 from penjing.text.conversation import Conversation, text_message
@@ -19,7 +19,7 @@ def tokenizer(small_run: Path) -> Tokenizer:
 
 
 @pytest.fixture(scope="module")
-def model(small_run: Path) -> Transformer:
+def model(small_run: Path) -> LanguageModel:
     return load_weights(small_run / "sft" / "step-000012")
 
 
@@ -35,7 +35,7 @@ PROBLEMS = (
 
 
 def test_words_that_training_held_win_against_noise(
-    model: Transformer, tokenizer: Tokenizer
+    model: LanguageModel, tokenizer: Tokenizer
 ) -> None:
     records = choose(model, tokenizer, PROBLEMS)
 
@@ -44,7 +44,7 @@ def test_words_that_training_held_win_against_noise(
 
 
 def test_the_order_of_choices_and_the_size_of_a_pass_change_nothing(
-    model: Transformer, tokenizer: Tokenizer
+    model: LanguageModel, tokenizer: Tokenizer
 ) -> None:
     turned = [dataclasses.replace(one, choices=one.choices[::-1]) for one in PROBLEMS]
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from penjing.artifacts.records import ItemRecord, TaskResult
-from penjing.config.schema import ModelConfig
+from penjing.config.model import ModelConfig
 from penjing.evaluate import suite
 from penjing.evaluate.generative import Answered, Questions
 from penjing.evaluate.suite import SuiteSettings, TaskProblems, evaluate_stage

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from penjing.config.schema import ModelShape
+from penjing.config.model import ModelShape
 from penjing.errors import DataError
 from penjing.generate.engine import Completion, Request, generate, stream
 from penjing.generate.sampling import Sampling

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from penjing.config.schema import ModelConfig
+from penjing.config.model import ModelConfig
 from penjing.generate.engine import Completion
 from penjing.generate.rollouts import (
     RolloutPrompt,

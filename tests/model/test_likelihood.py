@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from penjing.config.schema import ModelShape
+from penjing.config.model import ModelShape
 from penjing.model.initialization import initialize
 from penjing.model.likelihood import token_logprobs
 from penjing.model.transformer import Transformer

@@ -1,6 +1,6 @@
 import pytest
 
-from penjing.config.schema import ModelConfig
+from penjing.config.model import ModelConfig
 from penjing.model.size import flops_per_token, parameters
 from penjing.model.transformer import Transformer
 

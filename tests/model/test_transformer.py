@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from penjing.config.schema import ModelShape
+from penjing.config.model import ModelShape
 from penjing.model.attention import KeyValueCache
 from penjing.model.initialization import initialize
 from penjing.model.transformer import Transformer

@@ -5,7 +5,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from penjing.config.schema import ModelShape
+from penjing.config.model import ModelShape
 from penjing.errors import ArtifactError
 from penjing.model.initialization import initialize
 from penjing.model.transformer import Transformer

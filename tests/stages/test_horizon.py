@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from penjing.config.schema import ModelConfig
+from penjing.config.model import ModelConfig
 from penjing.config.training import MixtureShare, TrainingConfig
 from penjing.errors import ArtifactError, ConfigError
 from penjing.model.size import flops_per_token, parameters

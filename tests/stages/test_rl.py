@@ -9,7 +9,7 @@ import torch
 from penjing.artifacts.lines import LineLog
 from penjing.config.training import RlConfig
 from penjing.data.batches import Batch, pad_rows
-from penjing.model.transformer import Transformer
+from penjing.model.language_model import LanguageModel
 from penjing.model.weights import load_weights
 from penjing.runtime import Runtime
 from penjing.stages.problems import problems
@@ -30,7 +30,7 @@ def test_retention_rows_come_only_with_something_to_learn(
         return Grade(given[-1])
 
     section = RlConfig(prompts_per_step=2, num_generations=2, max_completion_length=3)
-    model: Transformer = load_weights(small_run / "sft" / "step-000012")
+    model: LanguageModel = load_weights(small_run / "sft" / "step-000012")
     tokenizer = load_tokenizer(small_run / "tokenizer")
     retention: Iterator[Batch] = iter([pad_rows([([1, 2, 3], [1.0] * 3)], tokenizer.end_of_text)])
     task = Task("products", "accuracy", True, True, True, grade)

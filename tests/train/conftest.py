@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from penjing.config.schema import ModelShape
+from penjing.config.model import ModelShape
 from penjing.config.training import OptimizerConfig
 from penjing.data.batches import Batch
 from penjing.model.initialization import initialize

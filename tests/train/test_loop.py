@@ -9,13 +9,13 @@ from torch import Tensor
 from penjing.config.training import OptimizerConfig
 from penjing.data.batches import Batch
 from penjing.errors import ConfigError, DataError
-from penjing.model.transformer import Transformer
+from penjing.model.language_model import LanguageModel
 from penjing.runtime import Runtime
 from penjing.train.loop import Objective, StepResult, Updater, train_steps
 from penjing.train.objectives import Loss, next_token
 from penjing.train.optimizer import build_optimizer
 
-MakeModel = Callable[..., Transformer]
+MakeModel = Callable[..., LanguageModel]
 MakeBatch = Callable[..., Batch]
 
 RUNTIME = Runtime(torch.device("cpu"), torch.float32)
@@ -24,7 +24,7 @@ RUNTIME = Runtime(torch.device("cpu"), torch.float32)
 class PlainDescent:
     """weights -= rate x gradient; keeps the last gradients."""
 
-    def __init__(self, model: Transformer, rate: float = 0.1) -> None:
+    def __init__(self, model: LanguageModel, rate: float = 0.1) -> None:
         self.model, self.rate = model, rate
         self.gradients: list[Tensor] = []
 
@@ -38,7 +38,7 @@ class PlainDescent:
 
 
 def run(
-    model: Transformer,
+    model: LanguageModel,
     batches: Iterator[Batch],
     *,
     updater: Updater | None = None,
@@ -61,11 +61,11 @@ def run(
     return list(results)
 
 
-def weights(model: Transformer) -> Tensor:
+def weights(model: LanguageModel) -> Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 
 
-def gradient(model: Transformer, batch: Batch, microbatch_rows: int) -> Tensor:
+def gradient(model: LanguageModel, batch: Batch, microbatch_rows: int) -> Tensor:
     updater = PlainDescent(model, rate=0.0)
     run(model, iter([batch]), updater=updater, microbatch_rows=microbatch_rows)
     return torch.cat([value.flatten() for value in updater.gradients])
@@ -141,7 +141,7 @@ class Spoiled:
     def __init__(self, at_call: int, *, gradient_only: bool) -> None:
         self.calls, self.at_call, self.gradient_only = 0, at_call, gradient_only
 
-    def __call__(self, model: Transformer, batch: Batch) -> Loss:
+    def __call__(self, model: LanguageModel, batch: Batch) -> Loss:
         self.calls += 1
         loss = next_token(model, batch)
         if self.calls != self.at_call:
@@ -187,7 +187,7 @@ class SmallMemory:
     def __init__(self, rows: int) -> None:
         self.rows = rows
 
-    def __call__(self, model: Transformer, batch: Batch) -> Loss:
+    def __call__(self, model: LanguageModel, batch: Batch) -> Loss:
         if batch.rows > self.rows:
             raise torch.OutOfMemoryError("injected")
         return next_token(model, batch)

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from penjing.config.schema import ModelShape
+from penjing.config.model import ModelShape
 from penjing.config.training import CadenceConfig, OptimizerConfig
 from penjing.data.batches import Batch
 from penjing.errors import PenjingError

@@ -16,7 +16,7 @@ from penjing.errors import ArtifactError
 from penjing.generate.engine import Request, stream
 from penjing.generate.sampling import Sampling
 from penjing.generate.tools import calculator_turn
-from penjing.model.transformer import Transformer
+from penjing.model.language_model import LanguageModel
 from penjing.model.weights import load_weights
 from penjing.runtime import Machine, open_runtime
 from penjing.seeds import seed_for
@@ -40,7 +40,7 @@ class Piece:
 class Model:
     """One checkpoint, and which one it is. A pretrained one continues text; later ones answer."""
 
-    transformer: Transformer
+    transformer: LanguageModel
     tokenizer: Tokenizer
     stage: str
     step: int

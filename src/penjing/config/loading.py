@@ -19,9 +19,10 @@ import tomli_w
 from penjing.config.cleaning import CleanConfig
 from penjing.config.mixtures import WANTED as WANTED_SHARE
 from penjing.config.mixtures import read_share, share_identity, share_value
+from penjing.config.model import ModelConfig
 from penjing.config.names import key_of, near_miss, right_name
 from penjing.config.positions import Key, line_numbers, split_key
-from penjing.config.schema import STAGE_NAMES, ModelConfig, RunConfig, SourceConfig
+from penjing.config.schema import STAGE_NAMES, RunConfig, SourceConfig
 from penjing.config.training import MixtureShare, TrainingConfig
 from penjing.errors import ConfigError
 

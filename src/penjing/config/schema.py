@@ -1,5 +1,7 @@
 """What a run is: one frozen dataclass a TOML table, standard library only.
 
+The model's table is `config.model`'s, those of training stages are `config.training`'s.
+
 Reading and checking files is `config.loading`'s duty; nothing here touches a disk.
 A field is *identity* (it changes what is made) or *conduct* (how it is made); only identity
 fields enter a stage's digest.
@@ -10,6 +12,7 @@ from typing import Literal
 
 from penjing.config.cleaning import CleanConfig
 from penjing.config.fields import Problems, setting
+from penjing.config.model import ModelConfig
 from penjing.config.training import DpoConfig, RlConfig, TrainingConfig
 
 STAGE_NAMES = (
@@ -24,82 +27,6 @@ STAGE_NAMES = (
     "evaluate",
     "report",
 )
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """`[model]`: one dial, `depth`; every other value is derived from it unless given."""
-
-    depth: int = setting(4, "number of transformer blocks", at_least=1, at_most=200)
-    hidden_size: int | None = setting(None, "model width; default 64 x depth", at_least=8)
-    num_attention_heads: int | None = setting(
-        None, "query heads; default hidden_size / head_dim", at_least=1
-    )
-    num_key_value_heads: int | None = setting(
-        None, "key/value heads; default: as many as query heads below depth 8, else 2", at_least=1
-    )
-    head_dim: int = setting(64, "width of one head", at_least=2)
-    intermediate_size: int | None = setting(
-        None, "SwiGLU width; default 8/3 x hidden_size, rounded up to 64", at_least=8
-    )
-    max_position_embeddings: int = setting(256, "context length in tokens", at_least=16)
-    rope_theta: float = setting(10_000.0, "base of the rotary frequencies", above=1)
-    rms_norm_eps: float = setting(1e-6, "added to the mean square in every norm", above=0)
-    tie_word_embeddings: bool = setting(False, "use the embedding table as the head")
-
-    def problems(self) -> Problems:
-        shape = self.shape(vocab_size=1)
-        found: Problems = []
-        if shape.num_attention_heads % shape.num_key_value_heads:
-            found.append(
-                (
-                    "num_key_value_heads",
-                    f"{shape.num_key_value_heads} does not divide the {shape.num_attention_heads} "
-                    "query heads: choose a divisor",
-                )
-            )
-        if shape.head_dim % 2:
-            found.append(("head_dim", f"{shape.head_dim} is odd: rotary positions need pairs"))
-        return found
-
-    def shape(self, vocab_size: int) -> "ModelShape":
-        """Every number of the model. Source: GPT-style width 64 x depth (nanochat), SwiGLU 8/3
-        (arXiv:2002.05202).
-        """
-        hidden = self.hidden_size or 64 * self.depth
-        heads = self.num_attention_heads or max(1, hidden // self.head_dim)
-        kv_heads = self.num_key_value_heads or (heads if self.depth < 8 else min(heads, 2))
-        intermediate = self.intermediate_size or -(-hidden * 8 // (3 * 64)) * 64
-        return ModelShape(
-            vocab_size=vocab_size,
-            num_hidden_layers=self.depth,
-            hidden_size=hidden,
-            num_attention_heads=heads,
-            num_key_value_heads=kv_heads,
-            head_dim=self.head_dim,
-            intermediate_size=intermediate,
-            max_position_embeddings=self.max_position_embeddings,
-            rope_theta=self.rope_theta,
-            rms_norm_eps=self.rms_norm_eps,
-            tie_word_embeddings=self.tie_word_embeddings,
-        )
-
-
-@dataclass(frozen=True)
-class ModelShape:
-    """The resolved shape of one model, as its checkpoint's `config.json` states it."""
-
-    vocab_size: int
-    num_hidden_layers: int
-    hidden_size: int
-    num_attention_heads: int
-    num_key_value_heads: int
-    head_dim: int
-    intermediate_size: int
-    max_position_embeddings: int
-    rope_theta: float
-    rms_norm_eps: float
-    tie_word_embeddings: bool
 
 
 @dataclass(frozen=True)

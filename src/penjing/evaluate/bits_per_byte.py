@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from penjing.data.batches import Batch, pad_rows
+from penjing.model.language_model import LanguageModel
 from penjing.model.likelihood import token_logprobs
-from penjing.model.transformer import Transformer
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class TextLoss:
 
 @torch.no_grad()
 def text_loss(
-    model: Transformer,
+    model: LanguageModel,
     batches: Iterable[Batch],
     byte_lengths: NDArray[np.int64],
 ) -> TextLoss:

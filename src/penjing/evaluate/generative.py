@@ -11,7 +11,7 @@ from penjing.artifacts.records import ItemRecord
 from penjing.generate.engine import Completion, Request, generate
 from penjing.generate.sampling import Sampling
 from penjing.generate.tools import calculator_turn, last_answer
-from penjing.model.transformer import Transformer
+from penjing.model.language_model import LanguageModel
 from penjing.seeds import seed_for
 from penjing.tasks.contract import Answer, Grader, Problem
 from penjing.text.template import render_prompt
@@ -37,7 +37,7 @@ class Questions:
 
 
 def answer_problems(
-    model: Transformer,
+    model: LanguageModel,
     tokenizer: Tokenizer,
     problems: Sequence[Problem],
     grade: Grader,
@@ -54,7 +54,7 @@ def answer_problems(
 
 
 def answer_together(
-    model: Transformer, tokenizer: Tokenizer, questions: Sequence[Questions], seed: int
+    model: LanguageModel, tokenizer: Tokenizer, questions: Sequence[Questions], seed: int
 ) -> list[list[Answered]]:
     """As `answer_problems`, of several at once: a full batch costs little more than a small one."""
     requests = [

@@ -9,8 +9,8 @@ import torch
 
 from penjing.artifacts.records import ItemRecord
 from penjing.data.batches import pad_rows
+from penjing.model.language_model import LanguageModel
 from penjing.model.likelihood import token_logprobs
-from penjing.model.transformer import Transformer
 from penjing.tasks.contract import Problem
 from penjing.text.conversation import Conversation, text_message
 from penjing.text.template import render, render_prompt
@@ -19,7 +19,7 @@ from penjing.text.tokenizer import Tokenizer
 
 @torch.no_grad()
 def choose(
-    model: Transformer,
+    model: LanguageModel,
     tokenizer: Tokenizer,
     problems: Sequence[Problem],
     rows: int = 64,

@@ -14,7 +14,7 @@ from penjing.evaluate.generative import Answered, Questions, answer_together
 from penjing.evaluate.multiple_choice import choose
 from penjing.generate.sampling import Sampling
 from penjing.intervals import clustered_interval, wilson
-from penjing.model.transformer import Transformer
+from penjing.model.language_model import LanguageModel
 from penjing.tasks.contract import Problem
 from penjing.tasks.suite import Task, majority_baseline, random_baseline
 from penjing.text.tokenizer import Tokenizer
@@ -45,7 +45,7 @@ class SuiteSettings:
 
 def evaluate_stage(
     stage: str,
-    model: Transformer,
+    model: LanguageModel,
     tokenizer: Tokenizer,
     suite: Sequence[TaskProblems],
     settings: SuiteSettings,

@@ -18,7 +18,7 @@ from torch import Tensor
 from penjing.errors import DataError
 from penjing.generate.sampling import Integers, Sampling, choose, uniforms
 from penjing.model.attention import KeyValueCache
-from penjing.model.transformer import Transformer
+from penjing.model.language_model import LanguageModel
 
 FinishReason = Literal["stop", "length", "tool_limit"]
 AnswerTurn = Callable[[Sequence[int]], tuple[int, ...]]
@@ -54,7 +54,7 @@ class Completion:
 
 
 def generate(
-    model: Transformer,
+    model: LanguageModel,
     requests: Sequence[Request],
     *,
     stop_ids: Collection[int],
@@ -76,7 +76,7 @@ def generate(
 
 
 def stream(
-    model: Transformer,
+    model: LanguageModel,
     request: Request,
     *,
     stop_ids: Collection[int],
@@ -107,7 +107,7 @@ class _Batch:
 
     def __init__(
         self,
-        model: Transformer,
+        model: LanguageModel,
         requests: Sequence[Request],
         turns: tuple[Collection[int], AnswerTurn | None, int],
         slots: int,

@@ -16,7 +16,7 @@ from penjing.artifacts.records import RolloutRecord
 from penjing.data.batches import RolloutBatch, pad_rows
 from penjing.generate.engine import AnswerTurn, Completion, Request, generate
 from penjing.generate.sampling import Sampling
-from penjing.model.transformer import Transformer
+from penjing.model.language_model import LanguageModel
 from penjing.seeds import seed_for
 
 
@@ -51,7 +51,7 @@ class Rollouts:
 
 
 def sample_rollouts(
-    model: Transformer,
+    model: LanguageModel,
     prompts: Sequence[RolloutPrompt],
     grade: Grade,
     *,

@@ -6,18 +6,29 @@ B rows, T tokens of a row, S new tokens, L cached positions, R cache rows, H que
 N key/value heads, G = H / N, K width of a head.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self
+from functools import partial
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from penjing.config.schema import ModelShape
+from penjing.config.model import ModelShape
 from penjing.model.kernels import causal_attention
 
 Rotation = tuple[Tensor, Tensor]
 """Cosines and signed sines, each (B, T, 1, K)."""
+
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Queries (B, T, H, K), keys and values (B, T, N, K) to (B, T, H, K)."""
+
+
+class Attention(Protocol):
+    """What one forward pass attends to, made once; each layer asks for its own."""
+
+    def at(self, layer: int) -> Attend: ...
 
 
 def rotation(positions_BT: Tensor, head_dim: int, theta: float, dtype: torch.dtype) -> Rotation:
@@ -57,24 +68,30 @@ def additive_mask(first_BS: Tensor, last_BS: Tensor, keys: int, dtype: torch.dty
 class DocumentAttention:
     """Causal attention inside each document, made once a forward.
 
-    `positions`: (B, T) int64, from 0 in every document; `mask`: (B, 1, T, T).
+    `positions`: (B, T) int64, from 0 in every document; `starts`: (B, T) int64, where in its row
+    each token's document begins.
     """
 
     positions: Tensor
-    mask: Tensor
+    starts: Tensor
 
     @classmethod
-    def of(cls, document_ids_BT: Tensor, dtype: torch.dtype) -> Self:
+    def of(cls, tokens_BT: Tensor, document_ids_BT: Tensor | None) -> Self:
+        """Without ids each row is one document."""
+        index_T = torch.arange(tokens_BT.shape[1], device=tokens_BT.device)
+        if document_ids_BT is None:
+            return cls(index_T.expand_as(tokens_BT), torch.zeros_like(tokens_BT))
         starts_BT = document_starts(document_ids_BT)
-        tokens = document_ids_BT.shape[1]
-        index_BT = torch.arange(tokens, device=starts_BT.device).expand_as(starts_BT)
-        return cls(index_BT - starts_BT, additive_mask(starts_BT, index_BT, tokens, dtype))
+        return cls(index_T - starts_BT, starts_BT)
 
-    def __call__(self, layer: int, q_BTHK: Tensor, k_BTNK: Tensor, v_BTNK: Tensor) -> Tensor:
-        """(B, T, H, K)."""
+    def at(self, layer: int) -> Attend:
         del layer
+        return self
+
+    def __call__(self, q_BTHK: Tensor, k_BTNK: Tensor, v_BTNK: Tensor) -> Tensor:
+        """(B, T, H, K)."""
         q_BHTK, k_BNTK, v_BNTK = (x.transpose(1, 2) for x in (q_BTHK, k_BTNK, v_BTNK))
-        return causal_attention(q_BHTK, k_BNTK, v_BNTK, self.mask).transpose(1, 2)
+        return causal_attention(q_BHTK, k_BNTK, v_BNTK, self.starts).transpose(1, 2)
 
 
 @dataclass(frozen=True)
@@ -131,7 +148,10 @@ class CachedAttention:
         mask = additive_mask(torch.zeros_like(positions_BS), positions_BS, longest, dtype)
         return cls(cache, rows_B, positions_BS, _neighbours(rows_B), mask)
 
-    def __call__(self, layer: int, q_BSHK: Tensor, k_BSNK: Tensor, v_BSNK: Tensor) -> Tensor:
+    def at(self, layer: int) -> Attend:
+        return partial(self._attend, layer)
+
+    def _attend(self, layer: int, q_BSHK: Tensor, k_BSNK: Tensor, v_BSNK: Tensor) -> Tensor:
         """(B, S, H, K); stores the keys and values at their positions first."""
         keys, values = self.cache.keys[layer], self.cache.values[layer]
         keys[self.rows[:, None], :, self.positions] = k_BSNK.to(keys.dtype)

@@ -1,6 +1,6 @@
 """Log-probabilities of given ids, without ever holding all logits of a large batch.
 
-It does not weigh or sum them: losses are `train.objectives`'.
+What is made of them is `train.objectives`' duty.
 
 B rows, T tokens of a row, P = B x T positions, D hidden size, V vocabulary.
 """
@@ -10,14 +10,15 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from penjing.model.transformer import Transformer
+from penjing.model.kernels import weighted_loss
+from penjing.model.language_model import LanguageModel
 
 MAX_LOGITS = 2**24
 """Logits that exist at a time: 64 MiB of float32."""
 
 
 def token_logprobs(
-    model: Transformer,
+    model: LanguageModel,
     tokens_BT: Tensor,
     targets_BT: Tensor,
     document_ids_BT: Tensor | None = None,
@@ -44,5 +45,25 @@ def token_logprobs(
     return torch.cat(parts).view_as(targets_BT)
 
 
-def _logprobs(model: Transformer, hidden_PD: Tensor, targets_P: Tensor) -> Tensor:
+def weighted_nll(
+    model: LanguageModel,
+    tokens_BT: Tensor,
+    targets_BT: Tensor,
+    weights_BT: Tensor,
+    document_ids_BT: Tensor | None = None,
+) -> Tensor:
+    """The sum of weights x -ln p(target | its document up to the token), differentiable.
+
+    As `token_logprobs`, but the weights are known beforehand, so that no logits are made twice.
+
+    Returns:
+        A float32 scalar.
+    """
+    hidden_PD = model.hidden(tokens_BT, document_ids_BT).flatten(0, 1)
+    return weighted_loss(
+        hidden_PD, model.head_weight, targets_BT.flatten(), weights_BT.flatten(), model.softcap
+    )
+
+
+def _logprobs(model: LanguageModel, hidden_PD: Tensor, targets_P: Tensor) -> Tensor:
     return -functional.cross_entropy(model.logits(hidden_PD), targets_P, reduction="none")

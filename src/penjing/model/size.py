@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass
 
-from penjing.config.schema import ModelShape
+from penjing.config.model import ModelShape
+
+GATE_INPUTS = 12
+"""Channels that decide how much of a value embedding a head takes. Source: nanochat."""
 
 
 @dataclass(frozen=True)
@@ -15,14 +18,32 @@ class ParameterCounts:
 
 
 def parameters(shape: ModelShape) -> ParameterCounts:
-    hidden, width = shape.hidden_size, shape.head_dim
+    hidden, layers = shape.hidden_size, shape.num_hidden_layers
     heads = 2 * shape.num_attention_heads + 2 * shape.num_key_value_heads
-    layer = hidden * width * heads + 3 * hidden * shape.intermediate_size
-    norms = shape.num_hidden_layers * 2 * (hidden + width) + hidden
+    attention = hidden * shape.head_dim * heads
     embedding = shape.vocab_size * hidden
-    matmul = shape.num_hidden_layers * layer + embedding
-    untied = 0 if shape.tie_word_embeddings else embedding
-    return ParameterCounts(matmul + norms + untied, embedding, matmul)
+    tables = embedding if shape.tie_word_embeddings else 2 * embedding
+    if shape.architecture == "gpt2":
+        mlp, more = 2 * hidden * shape.intermediate_size, shape.max_position_embeddings * hidden
+        biases = 5 * hidden + shape.intermediate_size
+        more += layers * (biases + 4 * hidden) + 2 * hidden
+    elif shape.architecture == "racing":
+        mlp, valued = 2 * hidden * shape.intermediate_size, value_layers(shape)
+        gate = min(GATE_INPUTS, hidden) * shape.num_key_value_heads
+        attention_values = shape.vocab_size * shape.num_key_value_heads * shape.head_dim
+        more = valued * attention_values + (2 * layers if shape.residual_scalars else 0)
+        matmul = layers * (attention + mlp) + valued * gate + embedding
+        return ParameterCounts(matmul - embedding + tables + more, embedding, matmul)
+    else:
+        mlp = 3 * hidden * shape.intermediate_size
+        more = layers * 2 * (hidden + shape.head_dim) + hidden
+    matmul = layers * (attention + mlp) + embedding
+    return ParameterCounts(matmul - embedding + tables + more, embedding, matmul)
+
+
+def value_layers(shape: ModelShape) -> int:
+    """How many layers have value embeddings: every second one, the last included."""
+    return (shape.num_hidden_layers + 1) // 2 if shape.value_embeddings else 0
 
 
 def flops_per_token(shape: ModelShape, context: int) -> int:
@@ -30,5 +51,16 @@ def flops_per_token(shape: ModelShape, context: int) -> int:
 
     Source: performance.md §5, convention A: 6 x matmul parameters + 6 L H hd T.
     """
-    attention = shape.num_hidden_layers * shape.num_attention_heads * shape.head_dim * context
-    return 6 * parameters(shape).matmul + 6 * attention
+    return 6 * parameters(shape).matmul + _attention(shape) * 6 * context
+
+
+def published_flops_per_token(shape: ModelShape, context: int) -> int:
+    """The same as nanochat counts them: attention as if it were not causal.
+
+    Source: performance.md §5, convention B: 6 x matmul parameters + 12 L H hd T.
+    """
+    return 6 * parameters(shape).matmul + _attention(shape) * 12 * context
+
+
+def _attention(shape: ModelShape) -> int:
+    return shape.num_hidden_layers * shape.num_attention_heads * shape.head_dim

@@ -1,50 +1,31 @@
-"""A model as a Hugging Face Qwen3ForCausalLM folder, and back.
+"""A model as a Hugging Face folder, and back: Qwen3ForCausalLM, GPT2LMHeadModel, or our own kind.
 
 It writes into a directory that the caller stages and verifies; tokenizer files are the caller's.
+How each architecture's `config.json` reads is `model.folders`'.
 """
 
-import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from penjing.config.schema import ModelShape
+from penjing.config.model import ModelShape
 from penjing.errors import ArtifactError
-from penjing.model.transformer import Transformer
+from penjing.model.build import build_model
+from penjing.model.folders import config_of, read_config, shape_of, write_json
+from penjing.model.language_model import LanguageModel
 
 WEIGHTS_FILE = "model.safetensors"
-SHAPE_FIELDS: dict[str, type[int] | type[float] | type[bool]] = {
-    "vocab_size": int,
-    "num_hidden_layers": int,
-    "hidden_size": int,
-    "num_attention_heads": int,
-    "num_key_value_heads": int,
-    "head_dim": int,
-    "intermediate_size": int,
-    "max_position_embeddings": int,
-    "rms_norm_eps": float,
-    "tie_word_embeddings": bool,
-}
-"""Fields of ModelShape that `config.json` has under the same name; `rope_theta` is read apart."""
-
-
-FIXED = {
-    "model_type": "qwen3",
-    "hidden_act": "silu",
-    "attention_bias": False,
-    "use_sliding_window": False,
-    "rope_type": "default",
-}
-"""What `Transformer` computes and no field of its shape can change."""
+TURNED = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
+"""GPT-2's folders hold these (inputs, outputs)."""
 
 
 def save_weights(
-    model: Transformer,
+    model: LanguageModel,
     directory: Path,
     *,
     bos_token_id: int,
@@ -55,16 +36,18 @@ def save_weights(
 
     Generation stops at any of `eos_token_ids`; the first is config.json's `eos_token_id`.
     """
-    tensors = {name: x.detach().float().cpu().contiguous() for name, x in _state(model).items()}
+    tensors = {
+        name: value.detach().float().cpu().contiguous() for name, value in _state(model).items()
+    }
     save_file(tensors, directory / WEIGHTS_FILE, metadata={"format": "pt"})
     ids = {"bos_token_id": bos_token_id, "pad_token_id": pad_token_id}
-    config = _config(model.shape) | ids | {"eos_token_id": eos_token_ids[0]}
-    _write_json(directory / "config.json", config)
+    config = config_of(model.shape) | ids | {"eos_token_id": eos_token_ids[0]}
+    write_json(directory / "config.json", config)
     generation = ids | {"eos_token_id": list(eos_token_ids), "do_sample": True, "temperature": 1.0}
-    _write_json(directory / "generation_config.json", generation)
+    write_json(directory / "generation_config.json", generation)
 
 
-def load_weights(directory: Path, dtype: torch.dtype = torch.float32) -> Transformer:
+def load_weights(directory: Path, dtype: torch.dtype = torch.float32) -> LanguageModel:
     """The model of a folder, on the CPU, masters float32, computing in `dtype`.
 
     Raises:
@@ -72,12 +55,18 @@ def load_weights(directory: Path, dtype: torch.dtype = torch.float32) -> Transfo
             config.json asks for.
     """
     path = directory / WEIGHTS_FILE
-    model = Transformer(read_shape(directory), dtype=dtype)
+    model = build_model(read_shape(directory), dtype)
     try:
         found = load_file(path)
     except (OSError, SafetensorError) as error:
         raise ArtifactError(f"{path}: cannot be read as safetensors: {error}") from error
     wanted = _state(model)
+    # Compiled models of other programs, and GPT-2's folders that hold masks or lack the prefix.
+    found = {name.removeprefix("_orig_mod."): value for name, value in found.items()}
+    if model.shape.architecture == "gpt2":
+        found = _as_gpt2(found)
+    if model.shape.tie_word_embeddings:
+        found.pop("lm_head.weight", None)
     differences = [
         f"{name}: found {_describe(found.get(name))}, wanted {_describe(wanted.get(name))}"
         for name in sorted(found.keys() | wanted.keys())
@@ -86,7 +75,7 @@ def load_weights(directory: Path, dtype: torch.dtype = torch.float32) -> Transfo
     if differences:
         shown = "; ".join(differences[:8])
         raise ArtifactError(f"{path}: {len(differences)} tensors differ from config.json: {shown}")
-    model.load_state_dict(found)
+    model.load_state_dict(_turned(model.shape, found))
     return model
 
 
@@ -97,50 +86,54 @@ def read_shape(directory: Path) -> ModelShape:
         ArtifactError: the file is missing, malformed, or of another architecture.
     """
     path = directory / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"{path}: cannot be read as JSON: {error}") from error
-    if not isinstance(config, dict) or "model_type" not in config:
-        raise ArtifactError(f'{path}: has no "model_type", wanted "qwen3"')
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    config = {**config, **rope}
-    for name, wanted in FIXED.items():
-        if config.get(name, wanted) != wanted:
-            raise ArtifactError(f'{path}: "{name}" is {config[name]!r}, wanted {wanted!r}')
-    values: dict[str, Any] = {}
-    for name, kind in {**SHAPE_FIELDS, "rope_theta": float}.items():
-        value = config.get(name)
-        if type(value) is not kind and not (kind is float and type(value) is int):
-            raise ArtifactError(f'{path}: "{name}" is {value!r}, wanted {kind.__name__}')
-        values[name] = kind(value)
-    return ModelShape(**values)
+    return shape_of(read_config(path), path)
 
 
-def _config(shape: ModelShape) -> dict[str, Any]:
-    # Both spellings of the rotary base and of the dtype: transformers 5 reads the second of each.
-    return {name: getattr(shape, name) for name in SHAPE_FIELDS} | {
-        "architectures": ["Qwen3ForCausalLM"],
-        **{name: wanted for name, wanted in FIXED.items() if name != "rope_type"},
-        "attention_dropout": 0.0,
-        "rope_theta": shape.rope_theta,
-        "rope_parameters": {"rope_theta": shape.rope_theta, "rope_type": FIXED["rope_type"]},
-        "sliding_window": None,
-        "layer_types": ["full_attention"] * shape.num_hidden_layers,
-        "torch_dtype": "float32",
-        "dtype": "float32",
-        "use_cache": True,
-    }
+def _as_gpt2(found: dict[str, Tensor]) -> dict[str, Tensor]:
+    masks = (".attn.bias", ".attn.masked_bias")
+    prefixed = (
+        (name if name.startswith(("transformer.", "lm_head.")) else f"transformer.{name}", value)
+        for name, value in found.items()
+    )
+    return {name: value for name, value in prefixed if not name.endswith(masks)}
 
 
-def _state(model: Transformer) -> dict[str, Tensor]:
+def _state(model: LanguageModel) -> dict[str, Tensor]:
+    """The tensors as the folder holds them."""
     state: dict[str, Tensor] = model.state_dict()
-    return state
+    return _turned(model.shape, state)
+
+
+def _turned(shape: ModelShape, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    if shape.architecture != "gpt2":
+        return state
+    return {name: x.T if name.endswith(TURNED) else x for name, x in state.items()}
 
 
 def _describe(tensor: Tensor | None) -> str:
     return "nothing" if tensor is None else f"{tuple(tensor.shape)}"
 
 
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+def resized(model: LanguageModel, vocab_size: int) -> LanguageModel:
+    """The same model for a vocabulary that has grown at its end: new ids begin as the mean of all.
+
+    Raises:
+        ArtifactError: the vocabulary is smaller than the model's.
+    """
+    if vocab_size == model.shape.vocab_size:
+        return model
+    if vocab_size < model.shape.vocab_size:
+        raise ArtifactError(
+            f"the model has {model.shape.vocab_size:,} ids, the tokenizer {vocab_size:,}: take the "
+            "tokenizer that the model was trained with (tokenizer.from)"
+        )
+    grown = build_model(replace(model.shape, vocab_size=vocab_size), model.dtype)
+    old, state = model.state_dict(), grown.state_dict()
+    for name, value in state.items():
+        before = old[name]
+        if before.shape != value.shape:
+            value[: len(before)] = before
+            value[len(before) :] = before.mean(0)
+        else:
+            value.copy_(before)
+    return grown

@@ -19,8 +19,8 @@ from penjing.config.training import DpoConfig
 from penjing.data.batches import Batch, PreferenceBatch, pad_rows
 from penjing.data.order import permute
 from penjing.errors import ArtifactError, DataError
+from penjing.model.language_model import LanguageModel
 from penjing.model.likelihood import token_logprobs
-from penjing.model.transformer import Transformer
 from penjing.runtime import Runtime
 from penjing.seeds import seed_for
 from penjing.sources.quarantine import Quarantine
@@ -78,7 +78,7 @@ def _pairs(
     context: StageContext,
     section: DpoConfig,
     tokenizer: Tokenizer,
-    reference: Transformer,
+    reference: LanguageModel,
     digest: str,
 ) -> tuple[list[Pair], dict[str, int]]:
     """The pairs, scored unless stored ones are there, and how many rows were left out and why.
@@ -145,7 +145,7 @@ def _answer_batch(rows: Sequence[tuple[int, list[int]]], end_of_text: int) -> Ba
 def _score(
     rows: Sequence[tuple[int, list[int], list[int]]],
     tokenizer: Tokenizer,
-    reference: Transformer,
+    reference: LanguageModel,
     digest: str,
 ) -> list[Pair]:
     device = next(reference.parameters()).device

@@ -10,7 +10,7 @@ from penjing.artifacts.progress import Progress
 from penjing.artifacts.records import TaskResult
 from penjing.evaluate.bits_per_byte import TextLoss, document_windows, text_loss
 from penjing.evaluate.suite import SuiteSettings, TaskProblems, evaluate_stage
-from penjing.model.transformer import Transformer
+from penjing.model.language_model import LanguageModel
 from penjing.seeds import seed_for
 from penjing.stages.context import StageContext
 from penjing.stages.machine import load_model
@@ -59,7 +59,7 @@ def _suite(context: StageContext) -> list[TaskProblems]:
 def _results(
     context: StageContext,
     stage: str,
-    model: Transformer,
+    model: LanguageModel,
     tokenizer: Tokenizer,
     suite: list[TaskProblems],
     settings: SuiteSettings,
@@ -69,7 +69,7 @@ def _results(
 
 
 def _bits_per_byte(
-    context: StageContext, stage: str, model: Transformer, tokenizer: Tokenizer
+    context: StageContext, stage: str, model: LanguageModel, tokenizer: Tokenizer
 ) -> Iterator[TaskResult]:
     """bpb_packed on training-style rows, bpb_document on each document alone."""
     rows = context.config.evaluate.validation_rows

@@ -12,7 +12,7 @@ from typing import Any
 
 from penjing.artifacts.lines import write_atomic
 from penjing.config.mixtures import read_share, share_value
-from penjing.config.schema import ModelShape
+from penjing.config.model import ModelShape
 from penjing.config.training import HORIZONS, TrainingConfig
 from penjing.data.mixture import Segment
 from penjing.errors import ArtifactError, ConfigError

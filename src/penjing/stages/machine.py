@@ -8,7 +8,7 @@ import hashlib
 from penjing.artifacts.lines import read_record, write_atomic
 from penjing.artifacts.records import to_json
 from penjing.artifacts.stage import append_event
-from penjing.model.transformer import Transformer
+from penjing.model.language_model import LanguageModel
 from penjing.model.weights import load_weights
 from penjing.runtime import Machine, Runtime, open_runtime
 from penjing.stages.context import StageContext
@@ -32,7 +32,7 @@ def open_machine(context: StageContext) -> Runtime:
     return runtime
 
 
-def load_model(context: StageContext, stage: str) -> Transformer:
+def load_model(context: StageContext, stage: str) -> LanguageModel:
     """The final weights of a finished stage, verified, on this run's device."""
     runtime = open_machine(context)
     model = load_weights(final_checkpoint(context.directory(stage)), runtime.dtype)

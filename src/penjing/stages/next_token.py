@@ -18,7 +18,7 @@ from penjing.data.overlong import TurnMarks
 from penjing.data.shards import Shard, open_shard
 from penjing.errors import ConfigError
 from penjing.evaluate.bits_per_byte import TextLoss, text_loss
-from penjing.model.transformer import Transformer
+from penjing.model.language_model import LanguageModel
 from penjing.runtime import Runtime
 from penjing.seeds import seed_for
 from penjing.stages.context import StageContext
@@ -36,7 +36,7 @@ CALIBRATION_STEPS = 8
 
 
 def train_on_mixture(
-    context: StageContext, stage: str, section: TrainingConfig, model: Transformer, start: str
+    context: StageContext, stage: str, section: TrainingConfig, model: LanguageModel, start: str
 ) -> dict[str, Any]:
     """Trains `model` as the stage's table says; returns what the report shows.
 
@@ -132,7 +132,7 @@ def feeding_of(context: StageContext, runtime: Runtime) -> Feeding:
 
 
 def _seconds_per_step(
-    section: TrainingConfig, model: Transformer, stream: RowStream, runtime: Runtime
+    section: TrainingConfig, model: LanguageModel, stream: RowStream, runtime: Runtime
 ) -> float:
     """The median of some steps of a copy that is thrown away, after some that warm up."""
     again, seconds, begun = copy.deepcopy(model), list[float](), time.monotonic()
@@ -167,7 +167,7 @@ def _probes(
     section: TrainingConfig,
     tokenizer: Tokenizer,
     runtime: Runtime,
-    model: Transformer,
+    model: LanguageModel,
 ) -> Iterator[Probe]:
     kinds = {"documents": "validation_bpb", "conversations": "validation_chat_bpb"}
     for kind, name in kinds.items():
@@ -183,7 +183,7 @@ def _probes(
 
 
 def bits_probe(
-    name: str, model: Transformer, tokenizer: Tokenizer, rows: ValidationRows
+    name: str, model: LanguageModel, tokenizer: Tokenizer, rows: ValidationRows
 ) -> Callable[[int], ProbeResult]:
     """Bits per byte of the model, as it then is, on fixed rows: of all, and `NAME.SOURCE` of each
     source, by which it is seen what is forgotten while others come in.

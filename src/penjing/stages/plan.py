@@ -12,7 +12,8 @@ from typing import Any
 from penjing.artifacts.lines import read_records
 from penjing.artifacts.records import Manifest, StepRecord
 from penjing.artifacts.stage import read_manifest
-from penjing.config.schema import ModelShape, RunConfig, SourceConfig
+from penjing.config.model import ModelShape
+from penjing.config.schema import RunConfig, SourceConfig
 from penjing.config.training import TrainingConfig
 from penjing.data.mixture import MixturePlan, Segment, sources_of
 from penjing.data.packing import SourceRows, open_rows

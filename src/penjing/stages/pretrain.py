@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from penjing.model.build import build_model
 from penjing.model.initialization import initialize
-from penjing.model.transformer import Transformer
 from penjing.seeds import seed_for
 from penjing.stages.context import StageContext
 from penjing.stages.machine import open_machine
@@ -15,7 +15,7 @@ def run(context: StageContext) -> dict[str, Any]:
     config, runtime = context.config, open_machine(context)
     assert config.pretrain is not None
     tokenizer = context.tokenizer()
-    model = Transformer(config.model.shape(tokenizer.vocab_size), dtype=runtime.dtype)
+    model = build_model(config.model.shape(tokenizer.vocab_size), runtime.dtype)
     initialize(model, seed_for(config.seed, "initialization"))
     return train_on_mixture(
         context, "pretrain", config.pretrain, model.to(runtime.device), "initialization"

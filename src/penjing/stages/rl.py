@@ -21,7 +21,7 @@ from penjing.generate.engine import Completion
 from penjing.generate.rollouts import RolloutPrompt, Score, sample_rollouts
 from penjing.generate.sampling import Sampling
 from penjing.generate.tools import calculator_turn
-from penjing.model.transformer import Transformer
+from penjing.model.language_model import LanguageModel
 from penjing.runtime import Runtime
 from penjing.seeds import seed_for
 from penjing.stages.context import StageContext
@@ -49,7 +49,7 @@ class RolloutStream:
     def __init__(
         self,
         section: RlConfig,
-        model: Transformer,
+        model: LanguageModel,
         tokenizer: Tokenizer,
         task: Task,
         pool: Sequence[Problem],
@@ -174,7 +174,7 @@ def _find_task(name: str) -> Task:
 
 
 def _accuracy_probe(
-    seed: int, section: RlConfig, task: Task, model: Transformer, tokenizer: Tokenizer
+    seed: int, section: RlConfig, task: Task, model: LanguageModel, tokenizer: Tokenizer
 ) -> Probe:
     """Greedy accuracy on validation problems, which training never sees."""
     held_out = problems(task.name, "validation", seed, section.probe_problems)

@@ -12,8 +12,8 @@ from penjing.config.training import DpoConfig, RlConfig, TrainingConfig
 from penjing.generate.engine import Request, generate
 from penjing.generate.sampling import Sampling
 from penjing.generate.tools import calculator_turn
+from penjing.model.language_model import LanguageModel
 from penjing.model.size import parameters
-from penjing.model.transformer import Transformer
 from penjing.seeds import seed_for
 from penjing.stages.context import StageContext
 from penjing.stages.machine import open_machine
@@ -35,7 +35,7 @@ def training_job(
     context: StageContext,
     stage: str,
     section: Section,
-    model: Transformer,
+    model: LanguageModel,
     *,
     objective: Objective[BatchT],
     open_batches: Callable[[int], Iterator[BatchT]],
@@ -74,7 +74,7 @@ def training_job(
 
 
 def training_summary(
-    result: FitResult, start_stage: str, model: Transformer, planned_tokens: int | None
+    result: FitResult, start_stage: str, model: LanguageModel, planned_tokens: int | None
 ) -> dict[str, Any]:
     """What every training stage's manifest says of its end; not every stage can plan its tokens."""
     return {
@@ -92,7 +92,7 @@ def training_summary(
 
 
 def _sample_probe(
-    stage: str, section: Section, model: Transformer, tokenizer: Tokenizer, seed: int
+    stage: str, section: Section, model: LanguageModel, tokenizer: Tokenizer, seed: int
 ) -> Probe:
     """Answers to fixed prompts; the same prompt has the same seed at every step.
 

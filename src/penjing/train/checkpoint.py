@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from penjing.artifacts.directories import discard, require_free_bytes, staged, verified
 from penjing.errors import ArtifactError
-from penjing.model.transformer import Transformer
+from penjing.model.language_model import LanguageModel
 from penjing.model.weights import load_weights, save_weights
 from penjing.train.guard import GuardState
 from penjing.train.optimizer import Optimizer
@@ -78,7 +78,7 @@ def final_checkpoint(stage_dir: Path) -> Path:
 def save_checkpoint(
     stage_dir: Path,
     state: TrainingState,
-    model: Transformer,
+    model: LanguageModel,
     optimizer: Optimizer,
     tokenizer: TokenizerBundle,
     *,
@@ -125,7 +125,7 @@ def read_state(directory: Path) -> TrainingState:
 
 
 def load_checkpoint(
-    directory: Path, model: Transformer, optimizer: Optimizer, wanted: TrainingState
+    directory: Path, model: LanguageModel, optimizer: Optimizer, wanted: TrainingState
 ) -> TrainingState:
     """Put a verified checkpoint's weights and optimizer state in place.
 

@@ -24,7 +24,7 @@ from penjing.artifacts.records import SampleRecord, StepRecord, TimingRecord
 from penjing.artifacts.stage import append_event
 from penjing.config.training import CadenceConfig
 from penjing.errors import ArtifactError, StoppedEarly
-from penjing.model.transformer import Transformer
+from penjing.model.language_model import LanguageModel
 from penjing.process import cpu_seconds
 from penjing.runtime import Runtime
 from penjing.train.checkpoint import (
@@ -70,7 +70,7 @@ class FitJob(Generic[BatchT]):
     stage: str
     seed: int
     runtime: Runtime
-    model: Transformer
+    model: LanguageModel
     optimizer: Optimizer
     objective: Objective[BatchT]
     open_batches: Callable[[int], Iterator[BatchT]]
@@ -201,7 +201,7 @@ def _newest_step(directory: Path, journal: _Journal) -> int:
     return step
 
 
-def _digest(model: Transformer) -> str:
+def _digest(model: LanguageModel) -> str:
     digest = hashlib.sha256()
     for parameter in model.parameters():
         digest.update(parameter.detach().cpu().numpy().tobytes())

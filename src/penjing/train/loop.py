@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from penjing.errors import ConfigError, DataError
-from penjing.model.transformer import Transformer
+from penjing.model.language_model import LanguageModel
 from penjing.runtime import Runtime, out_of_memory
 from penjing.train.objectives import Loss
 
@@ -37,7 +37,7 @@ class Updater(Protocol):
 
 
 BatchT = TypeVar("BatchT", bound=StepBatch)
-Objective = Callable[[Transformer, BatchT], Loss]
+Objective = Callable[[LanguageModel, BatchT], Loss]
 Sums = dict[str, Any]
 """What rows add up to, in numbers, so that ranks can exchange it as JSON."""
 
@@ -58,7 +58,7 @@ class StepResult:
 
 
 def train_steps(
-    model: Transformer,
+    model: LanguageModel,
     optimizer: Updater,
     objective: Objective[BatchT],
     step_batches: Iterator[BatchT],
@@ -135,7 +135,7 @@ def _on_all_ranks(
 
 
 def _accumulate(
-    model: Transformer,
+    model: LanguageModel,
     objective: Objective[BatchT],
     batch: BatchT,
     device: torch.device,
@@ -185,7 +185,7 @@ def _values(sums: Sums) -> dict[str, float]:
     return dict(sorted((means | sums["maxima"]).items()))
 
 
-def _gradients(model: Transformer) -> list[Tensor]:
+def _gradients(model: LanguageModel) -> list[Tensor]:
     """Every parameter's; zeros where none arose, so that ranks exchange the same tensors."""
     found = []
     for parameter in model.parameters():

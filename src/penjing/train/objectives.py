@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from penjing.data.batches import Batch, PreferenceBatch, RolloutBatch
-from penjing.model.likelihood import token_logprobs
-from penjing.model.transformer import Transformer
+from penjing.model.language_model import LanguageModel
+from penjing.model.likelihood import token_logprobs, weighted_nll
 from penjing.runtime import Runtime
 
 
@@ -37,7 +37,7 @@ class Loss:
     maxima: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-def _logprobs(model: Transformer, batch: Batch) -> Tensor:
+def _logprobs(model: LanguageModel, batch: Batch) -> Tensor:
     """(B, T) float32; of no rows without asking the model."""
     if not batch.rows:
         return batch.loss_weights.new_zeros(batch.targets.shape)
@@ -48,10 +48,12 @@ def _tokens(batch: Batch) -> Tensor:
     return (batch.document_ids >= 0).sum()
 
 
-def next_token(model: Transformer, batch: Batch) -> Loss:
+def next_token(model: LanguageModel, batch: Batch) -> Loss:
     """Cross-entropy of the targets, in nats, times their weights."""
     weights_BT = batch.loss_weights
-    total = -(_logprobs(model, batch) * weights_BT).sum()
+    total = weights_BT.new_zeros(())
+    if batch.rows:
+        total = weighted_nll(model, batch.tokens, batch.targets, weights_BT, batch.document_ids)
     tokens, positions = _tokens(batch), weights_BT.new_tensor(weights_BT.numel())
     return Loss(total, weights_BT.sum(), tokens, {"utilization": (tokens, positions)})
 
@@ -62,7 +64,7 @@ class PreferenceObjective:
 
     beta: float
 
-    def __call__(self, model: Transformer, batch: PreferenceBatch) -> Loss:
+    def __call__(self, model: LanguageModel, batch: PreferenceBatch) -> Loss:
         chosen_B = self._answers(model, batch.chosen)
         rejected_B = self._answers(model, batch.rejected)
         margins_B = self.beta * (
@@ -83,7 +85,7 @@ class PreferenceObjective:
         )
 
     @staticmethod
-    def _answers(model: Transformer, batch: Batch) -> Tensor:
+    def _answers(model: LanguageModel, batch: Batch) -> Tensor:
         """(B,) log-probability of each whole answer."""
         return (_logprobs(model, batch) * batch.loss_weights).sum(1)
 
@@ -103,10 +105,10 @@ class PolicyGradient:
     """
 
     kl_beta: float = 0.0
-    reference: Transformer | None = None
+    reference: LanguageModel | None = None
     retention_weight: float = 1.0
 
-    def __call__(self, model: Transformer, batch: RolloutBatch) -> Loss:
+    def __call__(self, model: LanguageModel, batch: RolloutBatch) -> Loss:
         weights_BT = batch.batch.loss_weights
         logprobs_BT = _logprobs(model, batch.batch)
         total = -(batch.advantages[:, None] * logprobs_BT * weights_BT).sum()

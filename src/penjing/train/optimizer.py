@@ -13,7 +13,7 @@ from torch.nn import Parameter
 
 from penjing.config.training import OptimizerConfig
 from penjing.errors import ArtifactError
-from penjing.model.transformer import Transformer
+from penjing.model.language_model import LanguageModel
 
 Coefficients = Sequence[tuple[float, float, float]]
 
@@ -164,7 +164,7 @@ class Optimizer:
         return state
 
 
-def build_optimizer(model: Transformer, config: OptimizerConfig) -> Optimizer:
+def build_optimizer(model: LanguageModel, config: OptimizerConfig) -> Optimizer:
     """The optimizer of `[STAGE.optimizer]`; Muon computes in the model's compute dtype.
 
     A tied embedding is trained as the head that it also is.
@@ -183,8 +183,16 @@ def build_optimizer(model: Transformer, config: OptimizerConfig) -> Optimizer:
     return Optimizer(muon, torch.optim.AdamW(groups, eps=ADAMW_EPS, fused=True), names)
 
 
+EMBEDDINGS = ("embed_tokens", "wte", "wpe", "value_embeds")
+"""Tables of rows, one of which a token takes."""
+
+
+def _is_embedding(name: str) -> bool:
+    return not set(EMBEDDINGS).isdisjoint(name.split("."))
+
+
 def _is_matrix(name: str, parameter: Parameter) -> bool:
-    return parameter.ndim == 2 and not name.endswith(("embed_tokens.weight", "lm_head.weight"))
+    return parameter.ndim == 2 and not _is_embedding(name) and name != "lm_head.weight"
 
 
 def _adamw_groups(named: Mapping[str, Parameter], config: OptimizerConfig) -> list[dict[str, Any]]:
@@ -199,7 +207,7 @@ def _adamw_groups(named: Mapping[str, Parameter], config: OptimizerConfig) -> li
             continue
         elif parameter.ndim == 1:
             peak, betas = config.norm_learning_rate, (0.9, 0.95)
-        elif name.endswith("embed_tokens.weight") and "lm_head.weight" in named:
+        elif _is_embedding(name) and "lm_head.weight" in named:
             peak, betas = config.embedding_learning_rate, (0.8, 0.995)
         else:
             peak, betas = config.head_learning_rate, (0.8, 0.96)
