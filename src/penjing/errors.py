@@ -24,8 +24,12 @@ class ArtifactError(PenjingError):
     """A directory that Penjing wrote is missing, incomplete, altered or of another run."""
 
 
+class DiskFullError(ArtifactError):
+    """The disk has no room for what is to be written; nothing that was there is lost."""
+
+
 class DivergedError(PenjingError):
-    """Training produced non-finite values that skipping steps did not cure."""
+    """Training produced non-finite values or jumps that skipping steps did not cure."""
 
 
 class StoppedEarly(PenjingError):  # noqa: N818 - an orderly stop is not an error

@@ -6,6 +6,7 @@ Devices and what is done among ranks are `runtime`'s duty.
 import os
 import resource
 import sys
+from pathlib import Path
 
 
 def started_ranks() -> int:
@@ -22,3 +23,12 @@ def peak_memory_bytes() -> int:
     """The most memory that this process has held; macOS counts in bytes, Linux in KiB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def memory_bytes() -> int:
+    """The memory that this process holds now; where the system does not say, the most it held."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return peak_memory_bytes()
+    return pages * os.sysconf("SC_PAGE_SIZE")

@@ -12,16 +12,36 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from penjing.errors import ConfigError, PenjingError
-from penjing.process import peak_memory_bytes, started_ranks
+from penjing.process import memory_bytes, peak_memory_bytes, started_ranks
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+PROBED = ("float32", "bfloat16")
+"""float16 is never chosen, only asked for: it needs its loss scaled, and CPUs are slow at it."""
+
+T = TypeVar("T")
+
+MAKERS_PEAK = {
+    "H100 PCIe": 756e3,
+    "H100": 989e3,
+    "H200": 989e3,
+    "B200": 2250e3,
+    "A100": 312e3,
+    "L40S": 362e3,
+    "A40": 150e3,
+    "RTX 4090": 165e3,
+}
+"""GFLOP/s of dense bfloat16 products, by a part of the device's name. Source: the data sheets."""
 
 PROBE_HIDDEN_SIZE = 192
 """A CPU's choice hardly depends on the model, and emulated bfloat16 takes seconds on a large one.
@@ -30,19 +50,24 @@ An accelerator is asked at the model's own size: small products are all launch t
 PROBE_SECONDS = 0.04
 """Longest time spent on one shape in one dtype, warm-up left out: six of them stay below 0.5 s."""
 
+PEAK_SIZE = 1024
+"""Of the square product that stands for the peak: larger ones are hardly faster on CPUs."""
+
 MIN_SPEEDUP = 1.2
 """bfloat16 costs precision, so it must be this much faster to be chosen."""
 
 
 @dataclass(frozen=True)
 class _Device:
-    """A row of the device table; `peak_memory` is None where the process's own is meant."""
+    """A row of the device table; `memory` gives the bytes allocated now, reserved now and at most;
+    it is None where the process's own are meant.
+    """
 
     available: Callable[[], bool]
     name: Callable[[], str]
     synchronize: Callable[[], None]
     free: Callable[[], None]
-    peak_memory: Callable[[], int] | None
+    memory: Callable[[], tuple[int, int, int]] | None
     collectives: str
 
 
@@ -62,14 +87,22 @@ def _nothing() -> None:
 
 
 def _accelerator(module: Any, collectives: str) -> _Device:
+    def memory() -> tuple[int, int, int]:
+        return module.memory_allocated(), module.memory_reserved(), module.max_memory_allocated()
+
     return _Device(
         module.is_available,
         module.get_device_name,
         module.synchronize,
         module.empty_cache,
-        module.max_memory_allocated,
+        memory,
         collectives,
     )
+
+
+def _mps_memory() -> tuple[int, int, int]:
+    held, reserved = torch.mps.current_allocated_memory(), torch.mps.driver_allocated_memory()
+    return held, reserved, reserved
 
 
 # In order of preference. cpu and cuda are tested; xpu and mps follow torch's documentation.
@@ -81,7 +114,7 @@ DEVICES = {
         _cpu_name,
         torch.mps.synchronize,
         torch.mps.empty_cache,
-        torch.mps.driver_allocated_memory,
+        _mps_memory,
         "gloo",
     ),
     "cpu": _Device(lambda: True, _cpu_name, _nothing, _nothing, None, "gloo"),
@@ -89,10 +122,21 @@ DEVICES = {
 
 
 @dataclass(frozen=True)
+class Memory:
+    """What a device holds for this process, in bytes."""
+
+    allocated_bytes: int
+    reserved_bytes: int
+    peak_bytes: int
+
+
+@dataclass(frozen=True)
 class Machine:
     """What was chosen on this machine, once a run: the content of `machine.json`.
 
-    `measurements` are the probe's GFLOP/s by dtype; empty when nothing had to be measured.
+    `measurements` are the probe's GFLOP/s by dtype; empty when nothing had to be measured. `peak`
+    is what matrix products of the chosen dtype reach at most, in GFLOP/s: of an accelerator that is
+    known by name its maker's number, else measured; 0 if unknown.
     """
 
     device: str
@@ -102,6 +146,7 @@ class Machine:
     threads: int
     torch: str
     measurements: dict[str, float] = field(default_factory=dict)
+    peak: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -113,6 +158,8 @@ class Runtime:
     rank: int = 0
     world_size: int = 1
     threads: int = 1
+    peak: float = 0.0
+    """Of matrix products in `dtype`, GFLOP/s; 0: unknown."""
 
     @property
     def pins_memory(self) -> bool:
@@ -159,10 +206,37 @@ class Runtime:
         """Hand the device's cached memory back, after an allocation failed."""
         DEVICES[self.device.type].free()
 
-    def peak_memory_bytes(self) -> int:
-        """The most that the device held for this process; on a CPU the process's own peak."""
-        measure = DEVICES[self.device.type].peak_memory
-        return peak_memory_bytes() if measure is None else measure()
+    def memory(self) -> Memory:
+        """What the device holds for this process; on a CPU the process's own memory."""
+        measure = DEVICES[self.device.type].memory
+        if measure is None:
+            return Memory(memory_bytes(), memory_bytes(), peak_memory_bytes())
+        return Memory(*measure())
+
+    def utilization(self, flops_per_second: float) -> float | None:
+        """The share of this rank's peak; None if that is unknown."""
+        return flops_per_second / self.world_size / (self.peak * 1e9) if self.peak else None
+
+    def fitting(self, work: Callable[[int], T], rows: int) -> T:
+        """The work with so many rows at a time, or with the largest half, quarter, ... of them that
+        fits into memory. Only for work that may be begun again.
+
+        Raises:
+            ConfigError: a single row does not fit.
+        """
+        while True:
+            try:
+                return work(rows)
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+            if rows == 1:
+                raise ConfigError(
+                    f"out of memory on {self.device} with one row at a time: free the device's "
+                    "memory, or choose a smaller model"
+                )
+            rows //= 2
+            self.free_memory()
 
 
 def open_runtime(
@@ -203,8 +277,11 @@ def open_runtime(
     elif dtype == "auto":
         # A measurement may differ between ranks; the first rank's counts for all.
         dtype, measurements = runtime.gather(probe_dtype(target, hidden_size))[0]
-    return replace(runtime, dtype=DTYPES[dtype]), Machine(
-        name, cpu, accelerator, dtype, threads, str(torch.__version__), measurements
+    known = recorded is not None and recorded.dtype == dtype and recorded.threads == threads
+    peak = recorded.peak if recorded and known else 0.0
+    peak = peak or runtime.gather(measured_peak(target, dtype, accelerator))[0]
+    return replace(runtime, dtype=DTYPES[dtype], peak=peak), Machine(
+        name, cpu, accelerator, dtype, threads, str(torch.__version__), measurements, peak
     )
 
 
@@ -245,16 +322,31 @@ def probe_dtype(device: torch.device, hidden_size: int) -> tuple[str, dict[str, 
 
     The products are those of a transformer's layers and of a small head.
     """
-    seconds = dict.fromkeys(DTYPES, 0.0)
+    seconds = dict.fromkeys(PROBED, 0.0)
     width = PROBE_HIDDEN_SIZE if device.type == "cpu" else hidden_size
     shapes = [(512, width, width * 8 // 3), (512, width * 8 // 3, width), (512, width, 2048)]
     for shape in shapes:
-        for name, dtype in DTYPES.items():
-            seconds[name] += _seconds_of_product(device, dtype, shape)
+        for name in PROBED:
+            seconds[name] += _seconds_of_product(device, DTYPES[name], shape)
     operations = sum(2 * rows * inputs * outputs for rows, inputs, outputs in shapes)
     rates = {name: round(operations / spent / 1e9, 1) for name, spent in seconds.items()}
     faster = seconds["float32"] >= MIN_SPEEDUP * seconds["bfloat16"]
     return ("bfloat16" if faster else "float32"), rates
+
+
+def measured_peak(device: torch.device, dtype: str, accelerator: str) -> float:
+    """GFLOP/s that products of this dtype reach at most here; some 0.15 s on a CPU."""
+    for part, peak in MAKERS_PEAK.items():
+        if part in accelerator and dtype in ("bfloat16", "float16"):
+            return peak
+    rate = 0.0
+    # A dtype that is emulated would take seconds at full size.
+    for size in (PEAK_SIZE // 4, PEAK_SIZE if device.type == "cpu" else 8 * PEAK_SIZE):
+        if rate and 2 * size**3 / rate > PROBE_SECONDS:
+            break
+        spent = _seconds_of_product(device, DTYPES[dtype], (size, size, size))
+        rate = max(rate, 2 * size**3 / spent)
+    return round(rate / 1e9, 1)
 
 
 def _seconds_of_product(
@@ -265,6 +357,7 @@ def _seconds_of_product(
     x = torch.ones(rows, inputs, dtype=dtype, device=device)
     weight = torch.ones(outputs, inputs, device=device)
     synchronize = DEVICES[device.type].synchronize
+    weight = weight.to(dtype) if rows == inputs else weight  # of the peak: the product alone
     times: list[float] = []
     deadline = float("inf")
     while len(times) < 2 or time.perf_counter() < deadline:

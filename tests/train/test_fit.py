@@ -16,11 +16,13 @@ from penjing.artifacts.records import Event, SampleRecord, StepRecord, TimingRec
 from penjing.config.training import CadenceConfig, OptimizerConfig, ScheduleConfig
 from penjing.data.batches import Batch
 from penjing.errors import ArtifactError, StoppedEarly
+from penjing.model.language_model import LanguageModel
 from penjing.model.transformer import Transformer
 from penjing.runtime import Runtime
 from penjing.train.checkpoint import TokenizerBundle, final_checkpoint
-from penjing.train.fit import FitJob, FitResult, Probe, ProbeResult, fit
-from penjing.train.objectives import next_token
+from penjing.train.fit import FitResult, fit
+from penjing.train.job import FitJob, Probe, ProbeResult
+from penjing.train.objectives import Loss, next_token
 from penjing.train.optimizer import build_optimizer
 from penjing.train.schedule import factor
 
@@ -176,10 +178,38 @@ def test_a_signal_finishes_the_step_saves_and_the_run_resumes_to_the_same_end(
     assert kept_bytes(result) == straight
 
 
+def test_a_signal_in_a_probe_or_in_a_step_interrupts_it_and_costs_nothing(
+    make_job: MakeJob, tmp_path: Path, straight: dict[str, bytes]
+) -> None:
+    def ask(step: int) -> None:
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise AssertionError("the probe went on")
+
+    with pytest.raises(StoppedEarly, match="step 3 of 5"):
+        fit(make_job(tmp_path, ask))
+    assert len((tmp_path / "sft" / "metrics.jsonl").read_text().splitlines()) == 2
+    job = make_job(tmp_path)
+    calls = []
+
+    def objective(model: LanguageModel, batch: Batch) -> Loss:
+        calls.append(batch)
+        if len(calls) == 1:  # of two microbatches of step 4
+            os.kill(os.getpid(), signal.SIGTERM)
+        return next_token(model, batch)
+
+    with pytest.raises(StoppedEarly, match="step 3 of 5"):
+        fit(replace(job, objective=objective))
+    assert len(calls) == 1
+    assert kept_bytes(fit(make_job(tmp_path))) == straight
+
+
 def test_a_second_signal_stops_at_once(make_job: MakeJob, tmp_path: Path) -> None:
     def ask_twice(step: int) -> None:
-        os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGINT)
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
         fit(make_job(tmp_path, ask_twice))
@@ -213,6 +243,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     write_file = disk.write_file
+    monkeypatch.setattr("penjing.train.fit.MAX_PAUSES", 0)
 
     def full(path: Path, data: bytes) -> None:
         if "step-000004" in str(path):
@@ -225,6 +256,37 @@ def test_a_full_disk_leaves_the_checkpoint_before(
             fit(make_job(tmp_path))
     assert [path.name for path in (tmp_path / "sft").iterdir() if path.is_dir()] == ["step-000002"]
     assert kept_bytes(fit(make_job(tmp_path))) == straight
+
+
+def test_a_full_disk_is_waited_for(
+    make_job: MakeJob,
+    tmp_path: Path,
+    straight: dict[str, bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write_file, tries = disk.write_file, list[Path]()
+
+    def full_at_first(path: Path, data: bytes) -> None:
+        if "step-000004" in str(path) and len(tries) < 3:
+            tries.append(path)
+            raise OSError(28, "No space left on device")
+        write_file(path, data)
+
+    monkeypatch.setattr("penjing.train.fit.PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(disk, "write_file", full_at_first)
+    assert kept_bytes(fit(make_job(tmp_path))) == straight
+    events = [event.message for event in read_records(tmp_path / "events.jsonl", Event)]
+    assert len(events) == 1
+    assert events[0].startswith("paused: ")
+
+
+def test_pinned_checkpoints_and_every_so_many_are_kept(make_job: MakeJob, tmp_path: Path) -> None:
+    (tmp_path / "sft").mkdir()
+    (tmp_path / "sft" / "pins").write_text("step-000001\n")
+    cadence = CadenceConfig(checkpoint_every_steps=1, keep_checkpoints=1, keep_every_steps=2)
+    fit(replace(make_job(tmp_path), cadence=cadence))
+    found = sorted(path.name for path in (tmp_path / "sft").glob("step-*"))
+    assert found == ["step-000001", "step-000002", "step-000004", "step-000005"]
 
 
 def test_only_the_newest_checkpoints_are_kept(make_job: MakeJob, tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ from penjing.model.initialization import initialize
 from penjing.model.transformer import Transformer
 from penjing.runtime import Runtime, make_generator, open_runtime
 from penjing.train.checkpoint import TokenizerBundle
-from penjing.train.fit import FitJob, fit
+from penjing.train.fit import fit
+from penjing.train.job import FitJob
 from penjing.train.objectives import Loss, next_token
 from penjing.train.optimizer import build_optimizer
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from penjing.artifacts import disk, remote
-from penjing.errors import ArtifactError
+from penjing.errors import ArtifactError, DiskFullError
 
 LISTING = "files.json"
 
@@ -193,7 +193,7 @@ def require_free_bytes(path: Path, needed_bytes: int) -> None:
     """Refuse to begin what the disk under `path` cannot hold; nothing is known of a URL's.
 
     Raises:
-        ArtifactError: with both numbers.
+        DiskFullError: with both numbers.
     """
     if remote.is_remote(path):
         return
@@ -202,7 +202,7 @@ def require_free_bytes(path: Path, needed_bytes: int) -> None:
         place = place.parent
     free = shutil.disk_usage(place).free
     if free < needed_bytes:
-        raise ArtifactError(
+        raise DiskFullError(
             f"{path} needs {needed_bytes / 1e9:.2f} GB, but the disk has {free / 1e9:.2f} GB free: "
             "make room or write the run elsewhere with --runs"
         )

@@ -16,7 +16,8 @@ Record = TypeVar("Record")
 class StepRecord:
     """A line of `metrics.jsonl`: only what seed and data determine.
 
-    `skipped` says why the weights were left alone: "", "no targets" or "not finite". `values` holds
+    `skipped` says why the weights were left alone: "", "no targets", "not finite", "spike" or "skip
+    list" (passed over after a return to an earlier checkpoint). `values` holds
     what a stage adds (`validation_bpb`, `reward`, `margin_accuracy`, ...), by name.
     """
 
@@ -32,7 +33,12 @@ class StepRecord:
 
 @dataclass(frozen=True)
 class TimingRecord:
-    """A line of `timings.jsonl`: what depends on the machine and the hour."""
+    """A line of `timings.jsonl`: what depends on the machine and the hour.
+
+    `mfu` is the share of the machine's matrix product peak, by convention A (docs/glossary.md), or
+    None where the peak is unknown; `memory_bytes` is held after the step, `reserved_bytes` are kept
+    by the device's allocator, `peak_memory_bytes` is the most so far.
+    """
 
     step: int
     seconds: float
@@ -40,6 +46,9 @@ class TimingRecord:
     tokens_per_second: float
     peak_memory_bytes: int
     data_seconds: float = 0.0
+    mfu: float | None = None
+    memory_bytes: int = 0
+    reserved_bytes: int = 0
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,9 @@ class CadenceConfig:
 
     checkpoint_every_steps: int = setting(100, "a resumable checkpoint", at_least=1, conduct=True)
     keep_checkpoints: int = setting(2, "newest checkpoints kept", at_least=1, conduct=True)
+    keep_every_steps: int | None = setting(
+        None, "checkpoints of every so many steps are kept for good", at_least=1, conduct=True
+    )
     evaluate_every_steps: int = setting(50, "validation bits per byte", at_least=1, conduct=True)
     sample_every_steps: int = setting(100, "samples on fixed prompts", at_least=1, conduct=True)
 

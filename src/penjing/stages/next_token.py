@@ -27,7 +27,8 @@ from penjing.stages.machine import open_machine
 from penjing.stages.shares import shares_of, shares_probe, warn_of_exhaustion
 from penjing.stages.training import training_job, training_summary
 from penjing.text.tokenizer import Tokenizer
-from penjing.train.fit import Probe, ProbeResult, fit
+from penjing.train.fit import fit
+from penjing.train.job import Probe, ProbeResult
 from penjing.train.loop import train_steps
 from penjing.train.objectives import next_token
 from penjing.train.optimizer import build_optimizer

@@ -33,7 +33,8 @@ from penjing.tasks.contract import Problem
 from penjing.tasks.suite import TASKS, Task
 from penjing.text.template import render_prompt
 from penjing.text.tokenizer import Tokenizer
-from penjing.train.fit import Probe, ProbeResult, fit
+from penjing.train.fit import fit
+from penjing.train.job import Probe, ProbeResult
 from penjing.train.objectives import PolicyGradient, balance_retention
 
 TRAINING_PROBLEMS = 1024

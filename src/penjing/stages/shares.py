@@ -8,7 +8,7 @@ from penjing.artifacts.stage import append_event
 from penjing.data.batches import RowStream
 from penjing.data.packing import overlong
 from penjing.stages.context import StageContext
-from penjing.train.fit import Probe, ProbeResult
+from penjing.train.job import Probe, ProbeResult
 
 
 def warn_of_exhaustion(context: StageContext, stage: str, stream: RowStream, steps: int) -> None:

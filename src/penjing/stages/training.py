@@ -21,7 +21,8 @@ from penjing.text.conversation import Conversation, text_message
 from penjing.text.template import render_prompt
 from penjing.text.tokenizer import Tokenizer, tokenizer_files
 from penjing.train.checkpoint import TokenizerBundle
-from penjing.train.fit import FitJob, FitResult, Probe, ProbeResult
+from penjing.train.fit import FitResult
+from penjing.train.job import FitJob, Probe, ProbeResult
 from penjing.train.loop import BatchT, Objective
 from penjing.train.optimizer import build_optimizer
 from penjing.train.schedule import factor

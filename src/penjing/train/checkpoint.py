@@ -4,6 +4,7 @@ Writing is atomic and verified by `artifacts.directories`; when to save is `trai
 state is kept: every draw derives from seed, stage and step.
 """
 
+import errno
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -14,13 +15,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from penjing.artifacts.directories import discard, require_free_bytes, staged, verified
-from penjing.errors import ArtifactError
+from penjing.artifacts.records import StepRecord
+from penjing.errors import ArtifactError, DiskFullError
 from penjing.model.language_model import LanguageModel
 from penjing.model.weights import load_weights, save_weights
 from penjing.train.guard import GuardState
 from penjing.train.optimizer import Optimizer
 
-STATE, OPTIMIZER = "state.json", "optimizer.safetensors"
+STATE, OPTIMIZER, PINS = "state.json", "optimizer.safetensors", "pins"
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,11 @@ class TrainingState:
     skipped_steps: int = 0
     loss: float | None = None
     guard: GuardState = field(default_factory=GuardState)
+    loss_scale: float = 2.0**16
+    """Of float16, with `good_steps` since it changed."""
+    good_steps: int = 0
+    open_record: StepRecord | None = None
+    """Of `step`, if a stop interrupted its probes."""
 
 
 def checkpoint_path(stage_dir: Path, step: int) -> Path:
@@ -83,11 +90,14 @@ def save_checkpoint(
     tokenizer: TokenizerBundle,
     *,
     keep: int,
+    keep_every_steps: int | None = None,
 ) -> Path:
-    """Publish `STAGE/step-NNNNNN`, then delete all but the newest `keep`.
+    """Publish `STAGE/step-NNNNNN`, then delete all but the newest `keep`, those of every
+    `keep_every_steps`-th step, and those that are pinned.
 
     Raises:
-        ArtifactError: the disk is full or cannot be written; earlier checkpoints are untouched.
+        DiskFullError: there is no room; earlier checkpoints are untouched.
+        ArtifactError: it cannot be written; the same.
     """
     tensors = optimizer.state_tensors()
     weight_bytes = sum(value.nbytes for value in model.parameters())
@@ -107,21 +117,35 @@ def save_checkpoint(
             save_file(tensors, directory / OPTIMIZER)
             (directory / STATE).write_text(json.dumps(asdict(state), indent=1) + "\n")
     except OSError as error:
-        raise ArtifactError(
-            f"{final} could not be written ({error}); make room and run again: training resumes "
+        kind = DiskFullError if error.errno == errno.ENOSPC else ArtifactError
+        raise kind(
+            f"{final} could not be written ({error}); make room: training resumes "
             "from the checkpoint before it"
         ) from error
     for old in checkpoints(stage_dir)[:-keep]:
-        discard(old)
+        every = keep_every_steps and int(old.name[5:]) % keep_every_steps == 0
+        if not every and old.name not in pins(stage_dir):
+            discard(old)
     return final
+
+
+def pins(stage_dir: Path) -> set[str]:
+    """Names of checkpoints that are never deleted: the lines of `STAGE/pins`."""
+    path = stage_dir / PINS
+    return set(path.read_text().split()) if path.exists() else set()
 
 
 def read_state(directory: Path) -> TrainingState:
     """The training state of a verified checkpoint."""
     values: dict[str, Any] = json.loads((directory / STATE).read_text())
-    guard = values.pop("guard")
-    losses = tuple(guard["losses"])
-    return TrainingState(**values, guard=GuardState(losses, guard["not_finite_in_a_row"]))
+    guard: dict[str, Any] = values.pop("guard")
+    guard |= {name: tuple(guard.get(name, ())) for name in ("losses", "skip_steps")}
+    record = values.pop("open_record", None)
+    return TrainingState(
+        **values,
+        guard=GuardState(**guard),
+        open_record=StepRecord(**record) if record else None,
+    )
 
 
 def load_checkpoint(

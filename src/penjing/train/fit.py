@@ -5,85 +5,38 @@ The only caller of `train_steps`; what a stage trains on is said in its `FitJob`
 
 import hashlib
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
-from typing import Generic
 
 import torch
 
 from penjing.artifacts.directories import newest_verified, sweep_partials
-from penjing.artifacts.lines import LineLog
 from penjing.artifacts.progress import Progress
 from penjing.artifacts.records import SampleRecord, StepRecord, TimingRecord
-from penjing.artifacts.stage import append_event
-from penjing.config.training import CadenceConfig
-from penjing.errors import ArtifactError, StoppedEarly
+from penjing.errors import ArtifactError, DiskFullError, DivergedError, StoppedEarly
 from penjing.model.language_model import LanguageModel
-from penjing.process import cpu_seconds
-from penjing.runtime import Runtime
 from penjing.train.checkpoint import (
-    TokenizerBundle,
     TrainingState,
     checkpoint_path,
     checkpoints,
     load_checkpoint,
     save_checkpoint,
 )
-from penjing.train.guard import observe, observe_not_finite
-from penjing.train.loop import BatchT, Objective, StepResult, train_steps
-from penjing.train.optimizer import Optimizer
+from penjing.train.guard import is_spike, observe, observe_not_finite
+from penjing.train.job import FitJob
+from penjing.train.journal import GrowthAlarm, Journal, TimedBatches, now, timing_of
+from penjing.train.loop import BatchT, LossScale, StepResult, Watch, train_steps
+from penjing.train.stopping import InterruptedProbeError, StopRequest, stop_requests
 
+PAUSE_SECONDS = 10.0
+"""Between two looks at a disk that was full."""
 
-@dataclass(frozen=True)
-class ProbeResult:
-    """What a probe saw: numbers for the step's record, and samples."""
+MAX_PAUSES = 360
+"""After an hour the stage gives up; its last checkpoint is there."""
 
-    values: Mapping[str, float] = field(default_factory=dict)
-    samples: tuple[SampleRecord, ...] = ()
-
-
-@dataclass(frozen=True)
-class Probe:
-    """A look at the model every so many steps and after the last, with seeds of its own."""
-
-    name: str
-    every_steps: int
-    run: Callable[[int], ProbeResult]
-
-
-@dataclass(frozen=True)
-class FitJob(Generic[BatchT]):
-    """One stage's training, whole.
-
-    `open_batches(done)` gives this rank's batches after `done` steps, the same ones however often
-    it is called; `schedule` maps a step's number, from 1, to the factor of all rates; `logs` are
-    further logs with a "step" in each line, cut back on a resume like the stage's own.
-    """
-
-    directory: Path
-    stage: str
-    seed: int
-    runtime: Runtime
-    model: LanguageModel
-    optimizer: Optimizer
-    objective: Objective[BatchT]
-    open_batches: Callable[[int], Iterator[BatchT]]
-    schedule: Callable[[int], float]
-    steps: int
-    rows_per_step: int
-    microbatch_rows: int
-    max_grad_norm: float
-    cadence: CadenceConfig
-    probes: tuple[Probe, ...]
-    tokenizer: TokenizerBundle
-    show: Callable[[Progress], None]
-    logs: tuple[LineLog, ...] = ()
+MAX_ROLLBACKS = 3
 
 
 @dataclass(frozen=True)
@@ -100,40 +53,6 @@ class FitResult:
     seconds: float
 
 
-class _Journal:
-    """The stage's logs; the first rank writes, the others only pretend."""
-
-    def __init__(self, job: "FitJob[BatchT]") -> None:
-        self._job = job
-        self._own: dict[type, LineLog] = {}
-        if job.runtime.rank == 0:
-            names = {StepRecord: "metrics", TimingRecord: "timings", SampleRecord: "samples"}
-            self._own = {
-                kind: LineLog(job.directory / f"{name}.jsonl") for kind, name in names.items()
-            }
-
-    def append(self, record: StepRecord | TimingRecord | SampleRecord) -> None:
-        if self._own:
-            self._own[type(record)].append(record)
-
-    def event(self, kind: str, message: str, **values: float) -> None:
-        """A line of the run's `events.jsonl`."""
-        if self._own:
-            append_event(self._job.directory.parent, kind, self._job.stage, message, **values)
-
-    def truncate_after(self, step: int) -> None:
-        for log in (*self._own.values(), *self._job.logs):
-            log.truncate_after(step)
-
-    def sync(self) -> None:
-        for log in (*self._own.values(), *self._job.logs):
-            log.sync()
-
-    def close(self) -> None:
-        for log in self._own.values():
-            log.close()
-
-
 def fit(job: FitJob[BatchT]) -> FitResult:
     """Train the stage to its last step, from its newest good checkpoint if it has one.
 
@@ -145,12 +64,10 @@ def fit(job: FitJob[BatchT]) -> FitResult:
         ArtifactError: the checkpoint is of something else, or the disk is full.
     """
     begun = time.monotonic()
-    journal = _Journal(job)
+    journal = Journal(job.directory, job.stage, job.runtime, job.logs, job.trackers)
     try:
-        with _stop_requests() as stop:
-            start = _resume(job, journal)
-            journal.truncate_after(start.step)
-            end = start
+        with stop_requests() as stop:
+            start = end = _resume(job, journal)
             if start.step < job.steps:
                 end = _train(job, start, journal, stop)
     finally:
@@ -167,8 +84,8 @@ def fit(job: FitJob[BatchT]) -> FitResult:
     )
 
 
-def _resume(job: FitJob[BatchT], journal: _Journal) -> TrainingState:
-    """The state to go on from, with the model and optimizer filled to match."""
+def _resume(job: FitJob[BatchT], journal: Journal) -> TrainingState:
+    """The state to go on from, with the model, the optimizer and the logs made to match."""
     fresh = TrainingState(job.stage, job.seed, job.tokenizer.digest, job.optimizer.kind)
     step = 0
     if job.runtime.rank == 0:
@@ -183,10 +100,11 @@ def _resume(job: FitJob[BatchT], journal: _Journal) -> TrainingState:
         journal.event("resumed", f"{job.stage} goes on after step {step}", step=step)
     if job.runtime.world_size > 1:
         job.runtime.require_agreement("the starting weights", _digest(job.model))
+    journal.truncate_after(state.step - (state.open_record is not None))
     return state
 
 
-def _newest_step(directory: Path, journal: _Journal) -> int:
+def _newest_step(directory: Path, journal: Journal) -> int:
     directory.mkdir(parents=True, exist_ok=True)
     sweep_partials(directory)
     before = checkpoints(directory)
@@ -209,10 +127,37 @@ def _digest(model: LanguageModel) -> str:
 
 
 def _train(
-    job: FitJob[BatchT], state: TrainingState, journal: _Journal, stop: threading.Event
+    job: FitJob[BatchT], state: TrainingState, journal: Journal, stop: StopRequest
 ) -> TrainingState:
-    since, microbatch_rows = _now(), job.microbatch_rows
-    batches = _TimedBatches(job.open_batches(state.step))
+    """All steps after `state`, going back where the guard wants it."""
+    rollbacks = 0
+    while True:
+        state, spoiled = _run(job, state, journal, stop)
+        if not spoiled:
+            return state
+        rollbacks += 1
+        if rollbacks > MAX_ROLLBACKS:
+            raise DivergedError(
+                f"{job.stage}: the loss jumped for the {rollbacks}th time near step {state.step}, "
+                f"each time after going back. Lower the learning rates in [{job.stage}.optimizer], "
+                "or look at what the data has there"
+            )
+        skip_steps = state.guard.skip_steps
+        state = _resume(job, journal)
+        state = replace(state, guard=replace(state.guard, skip_steps=skip_steps))
+
+
+def _run(
+    job: FitJob[BatchT], state: TrainingState, journal: Journal, stop: StopRequest
+) -> tuple[TrainingState, bool]:
+    """The state after the last step taken, and whether the weights are to be taken back."""
+    since, microbatch_rows, alarm = now(), job.microbatch_rows, GrowthAlarm()
+    state = _finish_record(job, state, journal, stop)
+    batches = TimedBatches(job.open_batches(state.step))
+    guard = [state.guard]  # what the loop asks about is the state after the step before
+    loss_scale = None
+    if job.model.compute_dtype == torch.float16:
+        loss_scale = LossScale(state.loss_scale, state.good_steps)
     for result in train_steps(
         job.model,
         job.optimizer,
@@ -223,26 +168,53 @@ def _train(
         microbatch_rows=job.microbatch_rows,
         schedule=job.schedule,
         max_grad_norm=job.max_grad_norm,
+        watch=Watch(
+            is_spike=lambda loss: job.skips_spikes and is_spike(guard[0], loss),
+            skip_steps=state.guard.skip_steps if job.skips_spikes else (),
+            stop=stop.requested if job.runtime.world_size == 1 else lambda: False,
+        ),
+        loss_scale=loss_scale,
     ):
-        timing = _timing(result, since, batches.seconds, job.runtime)
+        timing = timing_of(result, since, batches.seconds, job.runtime, job.flops_per_token)
         if result.microbatch_rows < microbatch_rows:
             microbatch_rows = result.microbatch_rows
             message = (
                 f"out of memory at step {result.step}: {microbatch_rows} rows a microbatch now"
             )
-            journal.event("warning", message, step=result.step, microbatch_rows=microbatch_rows)
-        state = _advance(job, state, result, journal)
-        _record(job, result, timing, journal)
-        stopping = any(job.runtime.gather(stop.is_set()))
+            _warn(job, journal, message, step=result.step, microbatch_rows=microbatch_rows)
+        if warning := alarm.observe(timing.memory_bytes):
+            _warn(job, journal, warning, step=result.step)
+        state, spoiled = _advance(job, state, result, journal)
+        if spoiled and checkpoints(job.directory):
+            return state, True
+        guard[0] = state.guard
+        if loss_scale:
+            state = replace(state, loss_scale=loss_scale.value, good_steps=loss_scale.good_steps)
+        state = _record(job, state, _step_record(result), timing, journal, stop)
+        stopping = any(job.runtime.gather(stop.requested()))
         if _due(result.step, job.cadence.checkpoint_every_steps, job.steps) or stopping:
-            _save(job, state, journal)
+            _save(job, state, journal, stop)
         if stopping:
-            raise StoppedEarly(
-                f"{job.stage}: stopped after step {result.step} of {job.steps} and saved; "
-                "run the same command again to resume"
-            )
-        since = _now()
-    return state
+            _stop(job, state)
+        since = now()
+    if state.step < job.steps:  # a stop was asked for in the middle of a step
+        _save(job, state, journal, stop)
+        _stop(job, state)
+    return state, False
+
+
+def _stop(job: FitJob[BatchT], state: TrainingState) -> None:
+    raise StoppedEarly(
+        f"{job.stage}: stopped after step {state.step} of {job.steps} and saved; "
+        "run the same command again to resume"
+    )
+
+
+def _warn(job: FitJob[BatchT], journal: Journal, message: str, **values: float) -> None:
+    """An event, and a line on the screen."""
+    journal.event("warning", message, **values)
+    if job.runtime.rank == 0:
+        job.show(Progress(job.stage, "message", text=f"warning: {message}"))
 
 
 def _due(step: int, every_steps: int, last_step: int) -> bool:
@@ -250,20 +222,29 @@ def _due(step: int, every_steps: int, last_step: int) -> bool:
 
 
 def _advance(
-    job: FitJob[BatchT], state: TrainingState, result: StepResult, journal: _Journal
-) -> TrainingState:
-    """The state after a step; spikes and skipped steps become events."""
-    guard, where = state.guard, f"step {result.step}"
-    if result.skipped:
-        journal.event("skipped_step", f"{where} was skipped: {result.skipped}", step=result.step)
-        if result.skipped == "not finite":
-            guard = observe_not_finite(guard, job.stage, result.step)
-    else:
-        guard, spike = observe(guard, result.loss)
-        if spike:
+    job: FitJob[BatchT], state: TrainingState, result: StepResult, journal: Journal
+) -> tuple[TrainingState, bool]:
+    """The state after a step, and whether its weights are spoiled; what was skipped is an event."""
+    guard, spoiled, where = state.guard, False, f"step {result.step}"
+    if result.skipped == "not finite":
+        guard = observe_not_finite(guard, job.stage, result.step)
+    elif result.skipped in (None, "spike"):
+        guard, verdict = observe(guard, result.loss, result.step)
+        if verdict != "good" and result.skipped is None:
             message = f"{where}: the loss jumped to {result.loss:.4f}"
             journal.event("warning", message, step=result.step, loss=result.loss)
-    return replace(
+        elif verdict == "roll back":
+            spoiled = True
+            message = f"{where}: the loss stays at {result.loss:.4f}: going back"
+            _warn(job, journal, message, step=result.step, loss=result.loss)
+        elif verdict == "new level":
+            message = f"{where}: the loss stays at {result.loss:.4f} again: the data has changed"
+            _warn(job, journal, message, step=result.step, loss=result.loss)
+    if result.skipped:
+        values = {"loss": result.loss} if math.isfinite(result.loss) else {}
+        message = f"{where} was skipped: {result.skipped}"
+        journal.event("skipped_step", message, step=result.step, **values)
+    state = replace(
         state,
         step=result.step,
         position=result.step * job.rows_per_step,
@@ -273,108 +254,104 @@ def _advance(
         loss=state.loss if result.skipped else result.loss,
         guard=guard,
     )
+    return state, spoiled and job.skips_spikes
+
+
+def _step_record(result: StepResult) -> StepRecord:
+    return StepRecord(
+        result.step,
+        _finite(result.loss),
+        _finite(result.grad_norm),
+        result.schedule,
+        result.targets,
+        result.tokens,
+        skipped=result.skipped or "",
+        values=result.metrics,
+    )
 
 
 def _record(
-    job: FitJob[BatchT], result: StepResult, timing: TimingRecord, journal: _Journal
-) -> None:
-    """Run the probes that are due, write the step's lines, show its numbers."""
+    job: FitJob[BatchT],
+    state: TrainingState,
+    record: StepRecord,
+    timing: TimingRecord,
+    journal: Journal,
+    stop: StopRequest,
+) -> TrainingState:
+    """Run the probes that are due, write the step's lines, show its numbers.
+
+    A stop that comes meanwhile leaves the record open in the state: `_finish_record` writes it.
+    """
     if job.runtime.rank != 0:
-        return
-    values, samples = dict(result.metrics), list[SampleRecord]()
-    for probe in job.probes:
-        if _due(result.step, probe.every_steps, job.steps):
-            with torch.no_grad(), torch.random.fork_rng(devices=[]):
-                seen = probe.run(result.step)
-            values |= seen.values
-            samples += seen.samples
-    loss, grad_norm = _finite(result.loss), _finite(result.grad_norm)
-    journal.append(
-        StepRecord(
-            result.step,
-            loss,
-            grad_norm,
-            result.schedule,
-            result.targets,
-            result.tokens,
-            skipped=result.skipped or "",
-            values={name: value for name, value in values.items() if math.isfinite(value)},
-        )
-    )
+        return state
+    values, samples = dict(record.values), list[SampleRecord]()
+    try:
+        for probe in job.probes:
+            if _due(record.step, probe.every_steps, job.steps):
+                # Several ranks would have to agree; there a stop waits for the probe.
+                alone = stop.interruptible() if job.runtime.world_size == 1 else nullcontext()
+                with torch.no_grad(), torch.random.fork_rng(devices=[]), alone:
+                    seen = probe.run(record.step)
+                values |= seen.values
+                samples += seen.samples
+    except InterruptedProbeError:
+        return replace(state, open_record=record)
+    finite = {name: value for name, value in values.items() if math.isfinite(value)}
+    record = replace(record, values=finite)
+    journal.append(record)
     journal.append(timing)
+    journal.track(record, timing)
     for sample in samples:
         journal.append(sample)
         told = f"{sample.prompt} → {sample.text}"
-        job.show(Progress(job.stage, "sample", result.step, job.steps, text=told))
-    shown = {} if loss is None else {"loss": loss}
+        job.show(Progress(job.stage, "sample", record.step, job.steps, text=told))
+    shown = {} if record.loss is None else {"loss": record.loss}
     shown |= values | {"tokens_per_second": timing.tokens_per_second}
-    job.show(Progress(job.stage, "progress", result.step, job.steps, values=tuple(shown.items())))
+    shown |= {} if timing.mfu is None else {"mfu": timing.mfu}
+    job.show(Progress(job.stage, "progress", record.step, job.steps, values=tuple(shown.items())))
+    return replace(state, open_record=None)
+
+
+def _finish_record(
+    job: FitJob[BatchT], state: TrainingState, journal: Journal, stop: StopRequest
+) -> TrainingState:
+    """Write the record of a step whose probes a stop had interrupted."""
+    if state.open_record is None:
+        return state
+    memory = job.runtime.memory()
+    step = state.open_record.step
+    timing = TimingRecord(step, 0.0, 0.0, 0.0, memory.peak_bytes, memory_bytes=memory.peak_bytes)
+    done = _record(job, state, state.open_record, timing, journal, stop)
+    if done.open_record is not None:
+        _stop(job, state)
+    return done
 
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _save(job: FitJob[BatchT], state: TrainingState, journal: _Journal) -> None:
+def _save(job: FitJob[BatchT], state: TrainingState, journal: Journal, stop: StopRequest) -> None:
+    """A checkpoint; on a full disk training waits for room, and for as long as nobody stops it."""
     journal.sync()
-    if job.runtime.rank == 0:
-        save_checkpoint(
-            job.directory,
-            state,
-            job.model,
-            job.optimizer,
-            job.tokenizer,
-            keep=job.cadence.keep_checkpoints,
-        )
+    for pause in range(MAX_PAUSES + 1):
+        try:
+            if job.runtime.rank == 0 and not checkpoint_path(job.directory, state.step).exists():
+                save_checkpoint(
+                    job.directory,
+                    state,
+                    job.model,
+                    job.optimizer,
+                    job.tokenizer,
+                    keep=job.cadence.keep_checkpoints,
+                    keep_every_steps=job.cadence.keep_every_steps,
+                )
+            break
+        except DiskFullError as error:
+            if pause == MAX_PAUSES or stop.requested():
+                raise
+            if pause == 0:
+                message = f"paused: {error}; training goes on by itself once there is room"
+                _warn(job, journal, message, step=state.step)
+            time.sleep(PAUSE_SECONDS)
     job.runtime.gather(None)  # a rank that left early would have torchrun kill the one that writes
-
-
-class _TimedBatches(Iterator[BatchT]):
-    """The batches; `seconds` is how long the last one was waited for."""
-
-    def __init__(self, batches: Iterator[BatchT]) -> None:
-        self._batches, self.seconds = batches, 0.0
-
-    def __next__(self) -> BatchT:
-        begun = time.perf_counter()
-        batch = next(self._batches)
-        self.seconds = time.perf_counter() - begun
-        return batch
-
-
-def _timing(
-    result: StepResult, since: tuple[float, float], data_seconds: float, runtime: Runtime
-) -> TimingRecord:
-    now = _now()
-    seconds = now[0] - since[0]
-    speed, peak = result.tokens / seconds, runtime.peak_memory_bytes()
-    return TimingRecord(result.step, seconds, now[1] - since[1], speed, peak, data_seconds)
-
-
-def _now() -> tuple[float, float]:
-    """Wall and CPU seconds."""
-    return time.perf_counter(), cpu_seconds()
-
-
-@contextmanager
-def _stop_requests() -> Iterator[threading.Event]:
-    """An event that the first SIGINT or SIGTERM sets; the second raises KeyboardInterrupt."""
-    requested = threading.Event()
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        del number, frame
-        if requested.is_set():
-            raise KeyboardInterrupt
-        requested.set()
-
-    if threading.current_thread() is not threading.main_thread():
-        yield requested
-        return
-    before = {
-        number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield requested
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -1,12 +1,13 @@
 """The one training loop: it takes steps and reports them. It does not log, evaluate or save.
 
 The gradient of a step is that of the mean over all its targets, however its rows were cut into
-microbatches and ranks; sums and counts are added up and divided once.
+microbatches and ranks; sums and counts are added up and divided once. What may not reach the
+weights (not finite, a spike, a step on the skip list) is decided before the optimizer is asked.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal, Protocol, Self, TypeVar
 
@@ -36,10 +37,13 @@ class Updater(Protocol):
     def step(self, factor: float) -> None: ...
 
 
+NAN = math.nan
 BatchT = TypeVar("BatchT", bound=StepBatch)
+Skipped = Literal["no targets", "not finite", "spike", "skip list"]
 Objective = Callable[[LanguageModel, BatchT], Loss]
 Sums = dict[str, Any]
 """What rows add up to, in numbers, so that ranks can exchange it as JSON."""
+Failure = Literal["out of memory", "stopped"]
 
 
 @dataclass(frozen=True)
@@ -52,9 +56,45 @@ class StepResult:
     schedule: float
     targets: int
     tokens: int
-    skipped: Literal["no targets", "not finite"] | None
+    skipped: Skipped | None
     metrics: dict[str, float]
     microbatch_rows: int
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What may keep a step from the weights, or end the loop.
+
+    `is_spike(loss)`: whether a finite loss is one that no update should be made from;
+    `skip_steps`: steps whose rows are passed over; `stop()`: asked between microbatches, after
+    which the step under way is given up and the loop ends.
+    """
+
+    is_spike: Callable[[float], bool] = lambda _: False
+    skip_steps: Collection[int] = field(default_factory=frozenset)
+    stop: Callable[[], bool] = lambda: False
+
+
+@dataclass
+class LossScale:
+    """By what a float16 loss is multiplied, so that its gradients do not vanish: doubled after
+    `patience` good steps, halved after one that was not finite. Source: arXiv:1710.03740, 3.2.
+    """
+
+    value: float = 2.0**16
+    good_steps: int = 0
+    patience: int = 1000
+
+    def observe(self, *, finite: bool) -> None:
+        self.good_steps = self.good_steps + 1 if finite else 0
+        if not finite:
+            self.value = max(1.0, self.value / 2)
+        elif self.good_steps == self.patience:
+            self.value, self.good_steps = self.value * 2, 0
+
+
+class StoppedError(Exception):
+    """A step was given up because a stop was asked for."""
 
 
 def train_steps(
@@ -68,14 +108,17 @@ def train_steps(
     microbatch_rows: int,
     schedule: Callable[[int], float],
     max_grad_norm: float,
+    watch: Watch | None = None,
+    loss_scale: LossScale | None = None,
 ) -> Iterator[StepResult]:
     """Take one step each time the caller asks for the next result.
 
-    Without trained targets or with a loss or gradient that is not finite, weights and optimizer
-    stay untouched. Out of memory, all ranks redo the step with half the microbatch and keep to it.
+    Without trained targets, with a loss or gradient that is not finite or a loss that `watch` calls
+    a spike, weights and optimizer stay untouched. Out of memory, all ranks redo the step with half
+    the microbatch and keep to it.
 
     Args:
-        model: float32 masters, changed in place.
+        model: float32 masters, changed in place, as is the optimizer.
         optimizer: of the same model.
         objective: rows to a sum and a count.
         step_batches: all rows of a step for this rank; drawn when the step begins, not earlier.
@@ -84,45 +127,81 @@ def train_steps(
         microbatch_rows: rows of one forward and backward pass.
         schedule: a step's number to the factor of all learning rates.
         max_grad_norm: gradients are scaled down to this norm.
+        watch: what may keep a step from the weights; None: nothing but what is not finite.
+        loss_scale: of float16; it follows the steps.
 
     Raises:
         DataError: the batches ended early.
         ConfigError: a single row does not fit into memory.
     """
+    watch = watch or Watch()
     for step in steps:
         batch = next(step_batches, None)
         if batch is None:
             raise DataError(f"the batches ended before step {step}; {steps.stop - 1} were wanted")
-        accumulate = partial(_accumulate, model, objective, batch, runtime.device)
-        everywhere, microbatch_rows = _on_all_ranks(accumulate, runtime, microbatch_rows, step)
+        factor = schedule(step)
+        if step in watch.skip_steps:
+            yield StepResult(step, NAN, NAN, factor, 0, 0, "skip list", {}, microbatch_rows)
+            continue
+        model.begin_step(step)
+        scale = loss_scale.value if loss_scale else 1.0
+        accumulate = partial(
+            _accumulate, model, objective, batch, runtime.device, watch.stop, scale
+        )
+        try:
+            everywhere, microbatch_rows = _on_all_ranks(accumulate, runtime, microbatch_rows, step)
+        except StoppedError:
+            return
         sums = _add_up(everywhere)
-        loss, terms = sums["loss"]
-        factor, grad_norm = schedule(step), math.nan
-        skipped: Literal["no targets", "not finite"] | None = None if terms else "no targets"
-        if terms:
-            gradients = _gradients(model)
-            runtime.sum_over_ranks(gradients)
-            grad_norm = _divide_and_clip(gradients, terms, max_grad_norm)
-            if math.isfinite(loss) and math.isfinite(grad_norm):
-                optimizer.step(factor)
-            else:
-                skipped = "not finite"
-        model.zero_grad()
-        mean = loss / terms if terms else math.nan
-        targets, tokens = round(terms), round(sums["tokens"])
-        metrics = _values(sums)
+        apply = partial(optimizer.step, factor)
+        mean, norm, skipped = _update(model, apply, sums, runtime, scale, max_grad_norm, watch)
+        if loss_scale and sums["loss"][1]:
+            loss_scale.observe(finite=skipped != "not finite")
+        targets, tokens, metrics = round(sums["loss"][1]), round(sums["tokens"]), _values(sums)
         yield StepResult(
-            step, mean, grad_norm, factor, targets, tokens, skipped, metrics, microbatch_rows
+            step, mean, norm, factor, targets, tokens, skipped, metrics, microbatch_rows
         )
 
 
+def _update(
+    model: LanguageModel,
+    apply: Callable[[], None],
+    sums: Sums,
+    runtime: Runtime,
+    scale: float,
+    max_grad_norm: float,
+    watch: Watch,
+) -> tuple[float, float, Skipped | None]:
+    """Apply the gradients unless there is a reason not to; mean loss, their norm, the reason."""
+    loss, terms = sums["loss"]
+    mean, grad_norm = loss / terms if terms else NAN, NAN
+    skipped: Skipped | None = None if terms else "no targets"
+    if terms:
+        gradients = _gradients(model)
+        runtime.sum_over_ranks(gradients)
+        grad_norm = _divide_and_clip(gradients, terms * scale, max_grad_norm)
+        skipped = _reason_to_skip(mean, grad_norm, watch)
+        if skipped is None:
+            apply()
+    model.zero_grad()
+    return mean, grad_norm, skipped
+
+
+def _reason_to_skip(loss: float, grad_norm: float, watch: Watch) -> Skipped | None:
+    if not (math.isfinite(loss) and math.isfinite(grad_norm)):
+        return "not finite"
+    return "spike" if watch.is_spike(loss) else None
+
+
 def _on_all_ranks(
-    accumulate: Callable[[int], Sums | None], runtime: Runtime, microbatch_rows: int, step: int
+    accumulate: Callable[[int], Sums | Failure], runtime: Runtime, microbatch_rows: int, step: int
 ) -> tuple[list[Sums], int]:
     """Every rank's sums, and the microbatch rows that fitted into the memory of all."""
     while True:
         everywhere = runtime.gather(accumulate(microbatch_rows))
-        if None not in everywhere:
+        if "stopped" in everywhere:
+            raise StoppedError
+        if "out of memory" not in everywhere:
             return everywhere, microbatch_rows
         if microbatch_rows == 1:
             raise ConfigError(
@@ -139,21 +218,26 @@ def _accumulate(
     objective: Objective[BatchT],
     batch: BatchT,
     device: torch.device,
+    stop: Callable[[], bool],
+    scale: float,
     microbatch_rows: int,
-) -> Sums | None:
-    """Gradient sums of this rank's rows, and what they add up to; None when memory ran out."""
+) -> Sums | Failure:
+    """Gradient sums of this rank's rows times `scale`, and what the rows add up to."""
     model.zero_grad()
     losses = []
     try:
         for rows in batch.split(microbatch_rows):
+            if stop():
+                return "stopped"
             loss = objective(model, rows.to(device))
             if loss.total.requires_grad:  # not if the part holds no rows
-                loss.total.backward()  # type: ignore[no-untyped-call]
+                total = loss.total * scale if scale != 1 else loss.total
+                total.backward()  # type: ignore[no-untyped-call]
             losses.append(replace(loss, total=loss.total.detach()))
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
-        return None
+        return "out of memory"
     return _add_up(map(_numbers, losses))  # read late: until here nothing waited for the device
 
 
