@@ -202,6 +202,13 @@ class Runtime:
                     "the same run file, the same Penjing and the same run directory"
                 )
 
+    def total_memory_bytes(self) -> int:
+        """All memory of the device; on a CPU of the machine."""
+        if self.device.type in ("cuda", "xpu"):
+            module = getattr(torch, self.device.type)
+            return int(module.get_device_properties(self.device).total_memory)
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
     def free_memory(self) -> None:
         """Hand the device's cached memory back, after an allocation failed."""
         DEVICES[self.device.type].free()
@@ -283,6 +290,11 @@ def open_runtime(
     return replace(runtime, dtype=DTYPES[dtype], peak=peak), Machine(
         name, cpu, accelerator, dtype, threads, str(torch.__version__), measurements, peak
     )
+
+
+def keep_compiled_code(folder: Path) -> None:
+    """Where what torch compiles is kept for the next stage and run, unless the person said it."""
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder.absolute()))
 
 
 def _choose_device(device: str) -> str:

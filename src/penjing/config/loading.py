@@ -207,7 +207,11 @@ class _Reader:
     def _value(self, hint: Any, value: Any, path: Key, metadata: Mapping[str, Any]) -> Any:
         """The value as its annotation wants it; ABSENT after a mistake."""
         if get_origin(hint) in (Union, types.UnionType):
-            hint = next(option for option in get_args(hint) if option is not type(None))
+            options = [option for option in get_args(hint) if option is not type(None)]
+            words = [option for option in options if get_origin(option) is Literal]
+            if len(options) > 1 and any(value in get_args(word) for word in words):
+                return value
+            hint = next(option for option in options if option not in words or len(options) == 1)
         if dataclasses.is_dataclass(hint) or hint in (
             tuple[SourceConfig, ...],
             tuple[MixtureShare, ...],

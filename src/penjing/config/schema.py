@@ -15,6 +15,8 @@ from penjing.config.fields import Problems, setting
 from penjing.config.model import ModelConfig
 from penjing.config.training import DpoConfig, RlConfig, TrainingConfig
 
+TRACKERS = ("tensorboard", "wandb", "trackio")
+
 STAGE_NAMES = (
     "clean",
     "tokenizer",
@@ -36,8 +38,23 @@ class RuntimeConfig:
     device: Literal["auto", "cpu", "cuda", "xpu", "mps"] = setting(
         "auto", "auto takes the first accelerator found, else the CPU", conduct=True
     )
-    dtype: Literal["auto", "float32", "bfloat16"] = setting(
-        "auto", "precision of matrix products; auto measures both once a run", conduct=True
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = setting(
+        "auto",
+        "precision of matrix products; auto measures float32 and bfloat16 once a run",
+        conduct=True,
+    )
+    compile: Literal["auto", "block", "off"] = setting(
+        "auto",
+        "compile the model's repeated block for training; auto: where the stage is long enough",
+        conduct=True,
+    )
+    gradient_checkpointing: bool = setting(
+        False,
+        "make a block's activations again in the backward pass: a third more work, little memory",
+        conduct=True,
+    )
+    trackers: tuple[str, ...] = setting(
+        (), "besides the logs: tensorboard, wandb, trackio (each an extra)", conduct=True
     )
     threads: int | None = setting(None, "CPU threads; default: all cores", at_least=1, conduct=True)
     cache: str | None = setting(None, "folder of remote files; default: RUNS/.cache", conduct=True)
@@ -58,6 +75,11 @@ class RuntimeConfig:
         2**31, "memory for shards that were read; the rest is read again", at_least=0, conduct=True
     )
     state: str | None = setting(None, "folder or URL of chunks; default: the run's", conduct=True)
+
+    def problems(self) -> Problems:
+        unknown = [name for name in self.trackers if name not in TRACKERS]
+        wanted = ", ".join(TRACKERS)
+        return [("trackers", f"found {name!r}: wanted some of {wanted}") for name in unknown]
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,11 @@ class MixtureShare:
 class OptimizerConfig:
     """`[STAGE.optimizer]`: Muon for matrices with AdamW for the rest, or AdamW alone."""
 
-    kind: Literal["muon", "adamw"] = setting("muon", "muon: matrices by Muon, the rest by AdamW")
+    kind: Literal["muon", "adamw", "adamw8bit"] = setting(
+        "muon",
+        "muon: matrices by Muon, the rest by AdamW; adamw; adamw8bit: its moments in 8 bits "
+        "(extra bits8)",
+    )
     matrix_learning_rate: float = setting(0.01, "peak rate of Muon (muon only)", at_least=0)
     embedding_learning_rate: float = setting(
         0.2, "peak rate of the embedding (muon only)", at_least=0
@@ -45,17 +49,35 @@ class OptimizerConfig:
     head_learning_rate: float = setting(0.005, "peak rate of the head (muon only)", at_least=0)
     norm_learning_rate: float = setting(0.01, "peak rate of norm scales (muon only)", at_least=0)
     learning_rate: float = setting(3e-4, "peak rate of every weight (adamw only)", at_least=0)
+    beta1: float = setting(
+        0.9, "decay of the mean of gradients (adamw only)", at_least=0, at_most=1
+    )
+    beta2: float = setting(0.95, "decay of the mean square (adamw only)", at_least=0, at_most=1)
     weight_decay: float = setting(0.0, "decoupled weight decay of matrices", at_least=0)
+    cautious: bool = setting(
+        False, "decay only weights that the update makes smaller, too (muon only)"
+    )
+    normalized: bool = setting(
+        False, "even out the updates of a matrix's rows: NorMuon (muon only)"
+    )
     max_grad_norm: float = setting(1.0, "gradients are scaled down to this norm", above=0)
 
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """`[STAGE.schedule]`: linear warm-up, constant, linear warm-down to zero."""
+    """`[STAGE.schedule]`: linear warm-up, then one of three courses down to `final_fraction`."""
 
     warmup_steps: int = setting(20, "steps from 0 to the peak rates", at_least=0)
     warmdown_fraction: float = setting(
-        0.5, "share of the stage's steps that fall linearly to 0", at_least=0, at_most=1
+        0.5, "share of the stage's steps that fall (constant only)", at_least=0, at_most=1
+    )
+    kind: Literal["constant", "cosine", "linear"] = setting(
+        "constant",
+        "after the warm-up: constant, then linear over warmdown_fraction; or cosine or linear over "
+        "all the rest",
+    )
+    final_fraction: float = setting(
+        0.0, "share of the peak rates that is left at the end", at_least=0, at_most=1
     )
 
 
@@ -91,7 +113,15 @@ class TrainingConfig:
         None, "the stage's length: training time, by the speed measured at its start", above=0
     )
     tokens_per_step: int = setting(2048, "tokens of one update, over all ranks", at_least=16)
-    microbatch_rows: int = setting(8, "rows of one forward pass", at_least=1, conduct=True)
+    microbatch_rows: int | Literal["auto"] = setting(
+        8,
+        "rows of one forward pass; auto: the most that memory holds (a CPU: 4,096 tokens)",
+        at_least=1,
+        conduct=True,
+    )
+    from_: str | None = setting(
+        None, "folder of a Hugging Face model (Qwen3, GPT-2) to start from, instead of the stage's"
+    )
     mixture: tuple[MixtureShare, ...] = setting(
         (), "shares of rows by source: a number, [start, end], or a table (docs/artifacts.md)"
     )

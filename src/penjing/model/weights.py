@@ -137,3 +137,25 @@ def resized(model: LanguageModel, vocab_size: int) -> LanguageModel:
         else:
             value.copy_(before)
     return grown
+
+
+def shortened(model: LanguageModel, tokens: int) -> LanguageModel:
+    """The same model for rows of `tokens`; learned positions beyond them are left out.
+
+    Raises:
+        ArtifactError: it has fewer learned positions than that.
+    """
+    shape = model.shape
+    if tokens == shape.max_position_embeddings:
+        return model
+    changed = build_model(replace(shape, max_position_embeddings=tokens), model.dtype)
+    state = model.state_dict()
+    if shape.architecture == "gpt2":
+        if tokens > shape.max_position_embeddings:
+            raise ArtifactError(
+                f"the model has learned positions for {shape.max_position_embeddings} tokens, the "
+                f"run wants {tokens}: lower model.max_position_embeddings"
+            )
+        state["transformer.wpe.weight"] = state["transformer.wpe.weight"][:tokens]
+    changed.load_state_dict(state)
+    return changed

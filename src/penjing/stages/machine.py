@@ -8,9 +8,13 @@ import hashlib
 from penjing.artifacts.lines import read_record, write_atomic
 from penjing.artifacts.records import to_json
 from penjing.artifacts.stage import append_event
+from penjing.config.training import TrainingConfig
+from penjing.model.build import build_model
+from penjing.model.initialization import initialize
 from penjing.model.language_model import LanguageModel
-from penjing.model.weights import load_weights
+from penjing.model.weights import load_weights, resized, shortened
 from penjing.runtime import Machine, Runtime, open_runtime
+from penjing.seeds import seed_for
 from penjing.stages.context import StageContext
 from penjing.train.checkpoint import final_checkpoint
 
@@ -37,6 +41,30 @@ def load_model(context: StageContext, stage: str) -> LanguageModel:
     runtime = open_machine(context)
     model = load_weights(final_checkpoint(context.directory(stage)), runtime.dtype)
     return model.to(runtime.device)
+
+
+def starting_model(
+    context: StageContext, stage: str, section: TrainingConfig
+) -> tuple[LanguageModel, str]:
+    """What a stage trains, on this run's device, and where it comes from: a folder that the run
+    file names (`from`), a new initialization (pretrain), or the stage before.
+
+    Raises:
+        ArtifactError: the folder is of another architecture or its ids do not fit the tokenizer.
+    """
+    config, runtime = context.config, open_machine(context)
+    tokenizer = context.tokenizer()
+    if section.from_ is not None:
+        folder = context.base / section.from_
+        model = resized(load_weights(folder, runtime.dtype), tokenizer.vocab_size)
+        tokens = config.model.max_position_embeddings
+        return shortened(model, tokens).to(runtime.device), section.from_
+    if stage == "pretrain":
+        model = build_model(config.model.shape(tokenizer.vocab_size), runtime.dtype)
+        initialize(model, seed_for(config.seed, "initialization"))
+        return model.to(runtime.device), "initialization"
+    start = context.previous_stage(stage)
+    return load_model(context, start), start
 
 
 def checkpoint_digest(context: StageContext, stage: str) -> str:

@@ -3,13 +3,13 @@
 from typing import Any
 
 from penjing.stages.context import StageContext
-from penjing.stages.machine import load_model
+from penjing.stages.machine import starting_model
 from penjing.stages.next_token import train_on_mixture
 
 
 def run(context: StageContext) -> dict[str, Any]:
-    """Trains `midtrain/` from the last finished training stage."""
+    """Trains `midtrain/` from the stage before, or from a model that the run file names."""
     section = context.config.midtrain
     assert section is not None
-    start = context.previous_stage("midtrain")
-    return train_on_mixture(context, "midtrain", section, load_model(context, start), start)
+    model, start = starting_model(context, "midtrain", section)
+    return train_on_mixture(context, "midtrain", section, model, start)

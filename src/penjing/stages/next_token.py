@@ -8,10 +8,11 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from penjing.config.training import MixtureShare, TrainingConfig
-from penjing.data.batches import RowStream, ValidationRows, validation_batch
+from penjing.data.batches import Batch, RowStream, ValidationRows, validation_batch
 from penjing.data.feeding import Feeding, feed
 from penjing.data.mixture import Segment, sources_of
 from penjing.data.overlong import TurnMarks
@@ -25,7 +26,12 @@ from penjing.stages.context import StageContext
 from penjing.stages.horizon import Measures, open_plan, rows_per_step
 from penjing.stages.machine import open_machine
 from penjing.stages.shares import shares_of, shares_probe, warn_of_exhaustion
-from penjing.stages.training import training_job, training_summary
+from penjing.stages.training import (
+    compile_if_it_pays,
+    microbatch_rows,
+    training_job,
+    training_summary,
+)
 from penjing.text.tokenizer import Tokenizer
 from penjing.train.fit import fit
 from penjing.train.job import Probe, ProbeResult
@@ -34,6 +40,8 @@ from penjing.train.objectives import next_token
 from penjing.train.optimizer import build_optimizer
 
 CALIBRATION_STEPS = 8
+VALIDATION_ROWS = 16
+"""Rows of one forward pass; half of them where memory is short."""
 
 
 def train_on_mixture(
@@ -82,6 +90,7 @@ def train_on_mixture(
             shares_probe(stream, section.cadence.evaluate_every_steps),
         ),
     )
+    compile_if_it_pays(context, stage, job, section.tokens_per_step)
     result, planned = fit(job), plan.steps * section.tokens_per_step
     return training_summary(result, start, model, planned) | {
         "mixture": shares_of(stream, result.tokens, plan.steps),
@@ -144,7 +153,7 @@ def _seconds_per_step(
         stream.step_batches(0),
         runtime,
         steps=range(1, CALIBRATION_STEPS + 1),
-        microbatch_rows=section.microbatch_rows,
+        microbatch_rows=microbatch_rows(section, model, runtime, stream.rows_per_step),
         schedule=lambda _: 1.0,
         max_grad_norm=section.optimizer.max_grad_norm,
     ):
@@ -179,21 +188,26 @@ def _probes(
             yield Probe(
                 name,
                 section.cadence.evaluate_every_steps,
-                bits_probe(name, model, tokenizer, batch.to(runtime.device)),
+                bits_probe(name, model, tokenizer, batch.to(runtime.device), runtime),
             )
 
 
 def bits_probe(
-    name: str, model: LanguageModel, tokenizer: Tokenizer, rows: ValidationRows
+    name: str, model: LanguageModel, tokenizer: Tokenizer, rows: ValidationRows, runtime: Runtime
 ) -> Callable[[int], ProbeResult]:
     """Bits per byte of the model, as it then is, on fixed rows: of all, and `NAME.SOURCE` of each
     source, by which it is seen what is forgotten while others come in.
     """
     byte_lengths = tokenizer.byte_lengths()
 
+    def score(batch: Batch, at_a_time: int) -> TextLoss:
+        return text_loss(model, batch.split(at_a_time), byte_lengths)
+
     def run(_: int) -> ProbeResult:
         found = {
-            shard.removesuffix(".validation"): text_loss(model, batch.split(16), byte_lengths)
+            shard.removesuffix(".validation"): runtime.fitting(
+                partial(score, batch), VALIDATION_ROWS
+            )
             for shard, batch in rows.by_shard()
         }
         values = {name: sum(found.values(), TextLoss(0.0, 0, 0)).bits_per_byte}

@@ -159,6 +159,7 @@ def run(context: StageContext) -> dict[str, Any]:
             _accuracy_probe(config.seed, section, task, model, tokenizer),
         ),
         logs=(log,),
+        skips_spikes=False,
     )
     result = fit(job)
     log.close()

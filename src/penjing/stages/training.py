@@ -7,13 +7,18 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from penjing.artifacts.lines import LineLog
+from penjing.artifacts.progress import Progress
 from penjing.artifacts.records import SampleRecord
+from penjing.artifacts.stage import append_event
 from penjing.config.training import DpoConfig, RlConfig, TrainingConfig
 from penjing.generate.engine import Request, generate
 from penjing.generate.sampling import Sampling
 from penjing.generate.tools import calculator_turn
+from penjing.model.compilation import compile_block
 from penjing.model.language_model import LanguageModel
-from penjing.model.size import parameters
+from penjing.model.memory import training_bytes
+from penjing.model.size import flops_per_token, parameters
+from penjing.runtime import Runtime, keep_compiled_code
 from penjing.seeds import seed_for
 from penjing.stages.context import StageContext
 from penjing.stages.machine import open_machine
@@ -26,8 +31,21 @@ from penjing.train.job import FitJob, Probe, ProbeResult
 from penjing.train.loop import BatchT, Objective
 from penjing.train.optimizer import build_optimizer
 from penjing.train.schedule import factor
+from penjing.train.trackers import open_trackers
 
 SAMPLE_TEMPERATURE = 0.7
+
+CPU_MICROBATCH_TOKENS = 4096
+"""More are not faster on a CPU, and leave its caches."""
+
+MEMORY_SHARE = 0.8
+"""Of a device's memory, for training; the rest is for what the memory model does not know."""
+
+EXPECTED_UTILIZATION = 0.5
+
+COMPILE_FROM_SECONDS = {"cpu": 300.0, "else": 60.0}
+"""Of expected training: compiling costs a CPU some 20 s at first and saves it some 8 %; an
+accelerator wins a third and more."""
 
 Section = TrainingConfig | DpoConfig | RlConfig
 
@@ -44,14 +62,17 @@ def training_job(
     rows_per_step: int,
     probes: tuple[Probe, ...] = (),
     logs: tuple[LineLog, ...] = (),
+    skips_spikes: bool = True,
 ) -> FitJob[BatchT]:
     """The stage's table, model, objective and batches as one job; samples are its last probe."""
-    tokenizer = context.tokenizer()
+    tokenizer, runtime = context.tokenizer(), open_machine(context)
+    model.checkpoints_blocks = context.config.runtime.gradient_checkpointing
+    context_tokens = context.config.model.max_position_embeddings
     return FitJob(
         directory=context.directory(stage),
         stage=stage,
         seed=context.config.seed,
-        runtime=open_machine(context),
+        runtime=runtime,
         model=model,
         optimizer=build_optimizer(model, section.optimizer),
         objective=objective,
@@ -59,7 +80,7 @@ def training_job(
         schedule=lambda step: factor(step, steps, section.schedule),
         steps=steps,
         rows_per_step=rows_per_step,
-        microbatch_rows=section.microbatch_rows,
+        microbatch_rows=microbatch_rows(section, model, runtime, rows_per_step),
         max_grad_norm=section.optimizer.max_grad_norm,
         cadence=section.cadence,
         probes=(*probes, _sample_probe(stage, section, model, tokenizer, context.config.seed)),
@@ -71,7 +92,64 @@ def training_job(
         ),
         show=context.show,
         logs=logs,
+        trackers=open_trackers(
+            context.config.runtime.trackers, context.run_dir, stage, context.config.name
+        ),
+        flops_per_token=flops_per_token(model.shape, context_tokens),
+        skips_spikes=skips_spikes,
     )
+
+
+def microbatch_rows(
+    section: Section, model: LanguageModel, runtime: Runtime, rows_per_step: int
+) -> int:
+    """The table's number, or for "auto" the most that memory holds by the memory model; the first
+    step confirms it, since the loop halves what does not fit.
+    """
+    if section.microbatch_rows != "auto":
+        return section.microbatch_rows
+    rows = rows_per_step // runtime.world_size
+    context = model.shape.max_position_embeddings
+    if runtime.device.type == "cpu":
+        rows = min(rows, max(1, CPU_MICROBATCH_TOKENS // context))
+    room = MEMORY_SHARE * runtime.total_memory_bytes()
+    while rows > 1 and training_bytes(model, rows, context) > room:
+        rows = (rows + 1) // 2
+    return max(1, rows)
+
+
+def compile_if_it_pays(
+    context: StageContext, stage: str, job: FitJob[BatchT], tokens_per_step: int
+) -> None:
+    """Compile the model's block where the run file wants it, or the stage is long enough for it.
+
+    How long follows from the plan and the machine's recorded peak alone, so that a resumed stage
+    does as it did.
+    """
+    runtime, wanted, model = job.runtime, context.config.runtime.compile, job.model
+    flops = job.steps * tokens_per_step * job.flops_per_token
+    seconds = flops / (EXPECTED_UTILIZATION * max(runtime.peak, 1.0) * 1e9) / runtime.world_size
+    pays = seconds >= COMPILE_FROM_SECONDS["cpu" if runtime.device.type == "cpu" else "else"]
+    if wanted == "off" or (wanted == "auto" and not pays):
+        return
+    keep_compiled_code(context.run_dir.parent / ".cache" / "compiled")
+    if runtime.rank == 0:
+        text = "compiling the model's block"
+        context.show(Progress(stage, "message", text=text))
+    done = compile_block(model, job.microbatch_rows, model.shape.max_position_embeddings)
+    told = f"compiled the model's block in {done.seconds:.1f} s"
+    kind = "compiled"
+    if done.failure:
+        kind, told = (
+            "warning",
+            (
+                "the model could not be compiled: it runs eagerly, slower and with other bits "
+                f'({done.failure}); runtime.compile = "off" does not try'
+            ),
+        )
+    if runtime.rank == 0:
+        append_event(context.run_dir, kind, stage, told, seconds=done.seconds)
+        context.show(Progress(stage, "message", text=told))
 
 
 def training_summary(

@@ -108,7 +108,7 @@ def train_steps(
     microbatch_rows: int,
     schedule: Callable[[int], float],
     max_grad_norm: float,
-    watch: Watch | None = None,
+    watch: Watch = Watch(),
     loss_scale: LossScale | None = None,
 ) -> Iterator[StepResult]:
     """Take one step each time the caller asks for the next result.
@@ -118,49 +118,52 @@ def train_steps(
     the microbatch and keep to it.
 
     Args:
-        model: float32 masters, changed in place, as is the optimizer.
-        optimizer: of the same model.
+        model: float32 masters, changed in place, as is its optimizer.
+        optimizer: what `factor` times its peak rates is asked of.
         objective: rows to a sum and a count.
         step_batches: all rows of a step for this rank; drawn when the step begins, not earlier.
         runtime: the device, and the other ranks.
-        steps: numbers of the steps, counted from 1.
+        steps: their numbers, counted from 1.
         microbatch_rows: rows of one forward and backward pass.
         schedule: a step's number to the factor of all learning rates.
         max_grad_norm: gradients are scaled down to this norm.
-        watch: what may keep a step from the weights; None: nothing but what is not finite.
+        watch: what else may keep a step from the weights.
         loss_scale: of float16; it follows the steps.
 
     Raises:
         DataError: the batches ended early.
         ConfigError: a single row does not fit into memory.
     """
-    watch = watch or Watch()
     for step in steps:
-        batch = next(step_batches, None)
-        if batch is None:
-            raise DataError(f"the batches ended before step {step}; {steps.stop - 1} were wanted")
+        batch = _rows_of(step, step_batches, steps)
         factor = schedule(step)
         if step in watch.skip_steps:
             yield StepResult(step, NAN, NAN, factor, 0, 0, "skip list", {}, microbatch_rows)
             continue
         model.begin_step(step)
         scale = loss_scale.value if loss_scale else 1.0
-        accumulate = partial(
-            _accumulate, model, objective, batch, runtime.device, watch.stop, scale
-        )
+        part = (model, objective, batch, runtime.device, watch.stop, scale)
         try:
-            everywhere, microbatch_rows = _on_all_ranks(accumulate, runtime, microbatch_rows, step)
+            everywhere, microbatch_rows = _on_all_ranks(
+                partial(_accumulate, *part), runtime, microbatch_rows, step
+            )
         except StoppedError:
             return
         sums = _add_up(everywhere)
-        apply = partial(optimizer.step, factor)
-        mean, norm, skipped = _update(model, apply, sums, runtime, scale, max_grad_norm, watch)
+        mean, norm, skipped = _update(
+            model, partial(optimizer.step, factor), sums, runtime, scale, max_grad_norm, watch
+        )
         if loss_scale and sums["loss"][1]:
             loss_scale.observe(finite=skipped != "not finite")
-        targets, tokens, metrics = round(sums["loss"][1]), round(sums["tokens"]), _values(sums)
-        yield StepResult(
-            step, mean, norm, factor, targets, tokens, skipped, metrics, microbatch_rows
-        )
+        counts = round(sums["loss"][1]), round(sums["tokens"])
+        yield StepResult(step, mean, norm, factor, *counts, skipped, _values(sums), microbatch_rows)
+
+
+def _rows_of(step: int, step_batches: Iterator[BatchT], steps: range) -> BatchT:
+    batch = next(step_batches, None)
+    if batch is None:
+        raise DataError(f"the batches ended before step {step}; {steps.stop - 1} were wanted")
+    return batch
 
 
 def _update(

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from penjing.config.training import OptimizerConfig
-from penjing.errors import ArtifactError
+from penjing.errors import ArtifactError, ConfigError
 from penjing.model.language_model import LanguageModel
 
 Coefficients = Sequence[tuple[float, float, float]]
@@ -28,6 +28,9 @@ POLAR_EXPRESS: Coefficients = (
 
 SAFETY = 1.02
 """Singular values must not exceed 1 when the iteration begins, in bfloat16 too."""
+
+ROW_DECAY = 0.95
+"""Of NorMuon's mean squares."""
 
 ADAMW_EPS = 1e-10
 """Rare rows of the embedding have tiny gradients. Source: nanochat."""
@@ -61,9 +64,12 @@ class Muon:
         weight_decay: float,
         dtype: torch.dtype,
         coefficients: Coefficients = POLAR_EXPRESS,
+        cautious: bool = False,
+        normalized: bool = False,
     ) -> None:
         self._learning_rate, self._weight_decay = learning_rate, weight_decay
         self._dtype, self._coefficients = dtype, coefficients
+        self._cautious = cautious
         by_shape: dict[torch.Size, list[tuple[str, Parameter]]] = {}
         for name, matrix in matrices.items():
             by_shape.setdefault(matrix.shape, []).append((name, matrix))
@@ -71,12 +77,15 @@ class Muon:
             (members, torch.stack([torch.zeros_like(matrix) for _, matrix in members]).detach())
             for members in by_shape.values()
         ]
+        self._row_squares = [
+            torch.zeros_like(buffer[..., :1]) if normalized else None for _, buffer in self._groups
+        ]
 
     @torch.no_grad()
     def step(self, factor: float, momentum: float) -> None:
         """One update from the gradients, at `factor` times the peak rate."""
         rate = factor * self._learning_rate
-        for members, buffer in self._groups:
+        for (members, buffer), squares in zip(self._groups, self._row_squares, strict=True):
             gradients = torch.stack(
                 [matrix.grad for _, matrix in members if matrix.grad is not None]
             )
@@ -84,18 +93,40 @@ class Muon:
             update = orthogonalize(
                 gradients.lerp_(buffer, momentum), self._coefficients, self._dtype
             ).to(buffer.dtype)
+            if squares is not None:
+                update = _evened(update, squares)
             rows, columns = buffer.shape[-2:]
             scale = max(1.0, rows / columns) ** 0.5
             for (_, matrix), change in zip(members, update, strict=True):
-                matrix.mul_(1 - rate * self._weight_decay).add_(change, alpha=-rate * scale)
+                if self._cautious and self._weight_decay:
+                    shrinks = (change * matrix > 0).to(matrix.dtype)
+                    matrix.mul_(1 - rate * self._weight_decay * shrinks)
+                else:
+                    matrix.mul_(1 - rate * self._weight_decay)
+                matrix.add_(change, alpha=-rate * scale)
 
     def state_tensors(self) -> dict[str, Tensor]:
         """Views, by name: writing into them loads a state."""
-        return {
-            f"{name}.momentum": value
-            for members, buffer in self._groups
-            for (name, _), value in zip(members, buffer, strict=True)
-        }
+        found = {}
+        for (members, buffer), squares in zip(self._groups, self._row_squares, strict=True):
+            for number, (name, _) in enumerate(members):
+                found[f"{name}.momentum"] = buffer[number]
+                if squares is not None:
+                    found[f"{name}.row_squares"] = squares[number]
+        return found
+
+
+def _evened(update: Tensor, squares: Tensor) -> Tensor:
+    """The update with its rows divided by the root of their running mean square, as long as before.
+
+    Source: NorMuon, arXiv:2510.05491, algorithm 1.
+    """
+    length = update.norm(dim=(-2, -1), keepdim=True)
+    squares.lerp_(update.square().mean(-1, keepdim=True), 1 - ROW_DECAY)
+    update = update * squares.clamp(min=1e-10).rsqrt()
+    evened_length: Tensor = update.norm(dim=(-2, -1), keepdim=True)
+    evened: Tensor = update * (length / evened_length.clamp(min=1e-10))
+    return evened
 
 
 def muon_momentum(updates: int) -> float:
@@ -107,14 +138,15 @@ class Optimizer:
     """All weights of one model. `updates` counts applied steps and is part of the state."""
 
     def __init__(
-        self, muon: Muon | None, adamw: torch.optim.AdamW, names: Mapping[Tensor, str]
+        self,
+        kind: str,
+        muon: Muon | None,
+        adamw: torch.optim.Optimizer,
+        names: Mapping[Tensor, str],
     ) -> None:
+        self.kind = kind
         self._muon, self._adamw, self._names = muon, adamw, names
         self.updates = 0
-
-    @property
-    def kind(self) -> str:
-        return "adamw" if self._muon is None else "muon"
 
     def step(self, factor: float) -> None:
         """Apply the gradients at `factor` times the peak rates."""
@@ -131,8 +163,9 @@ class Optimizer:
         if self._muon is not None:
             found |= self._muon.state_tensors()
         for parameter, state in self._adamw.state.items():
-            for moment in ("exp_avg", "exp_avg_sq"):
-                found[f"{self._names[parameter]}.{moment}"] = state[moment]
+            for key, value in state.items():
+                if key != "step" and isinstance(value, Tensor):
+                    found[f"{self._names[parameter]}.{key}"] = value
         return {name: value.detach().cpu().clone() for name, value in found.items()}
 
     @torch.no_grad()
@@ -156,12 +189,22 @@ class Optimizer:
                 "asks for this one: continue with the file that began the run, or redo the stage"
             ) from error
 
-    def _moments(self, parameter: Parameter, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _moments(self, parameter: Parameter, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         name, device = self._names[parameter], parameter.device
+        if self.kind == "adamw8bit":  # quantized: what there is depends on the weight's size
+            own = {key.removeprefix(f"{name}."): tensors[key] for key in _of(name, tensors)}
+            if not own:
+                raise KeyError(f"{name}.state1")
+            return {"step": self.updates} | {k: v.clone().to(device) for k, v in own.items()}
         state = {"step": torch.tensor(float(self.updates), device=device)}
         for moment in ("exp_avg", "exp_avg_sq"):
             state[moment] = torch.empty_like(parameter).copy_(tensors[f"{name}.{moment}"])
         return state
+
+
+def _of(name: str, tensors: Mapping[str, Tensor]) -> list[str]:
+    """Keys of one weight: `NAME.KEY`, and no longer ones."""
+    return [key for key in tensors if key.rpartition(".")[0] == name]
 
 
 def build_optimizer(model: LanguageModel, config: OptimizerConfig) -> Optimizer:
@@ -178,9 +221,27 @@ def build_optimizer(model: LanguageModel, config: OptimizerConfig) -> Optimizer:
             matrices,
             learning_rate=config.matrix_learning_rate,
             weight_decay=config.weight_decay,
-            dtype=model.compute_dtype,
+            # float16 has too few exponents for the iteration.
+            dtype=torch.float32 if model.compute_dtype == torch.float16 else model.compute_dtype,
+            cautious=config.cautious,
+            normalized=config.normalized,
         )
-    return Optimizer(muon, torch.optim.AdamW(groups, eps=ADAMW_EPS, fused=True), names)
+    if config.kind == "adamw8bit":
+        return Optimizer(config.kind, None, _adamw_of_8_bits(groups), names)
+    adamw = torch.optim.AdamW(groups, eps=ADAMW_EPS, fused=True)
+    return Optimizer(config.kind, muon, adamw, names)
+
+
+def _adamw_of_8_bits(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    """Source: arXiv:2110.02861, as bitsandbytes has it; small weights keep 32 bits."""
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError as error:
+        raise ConfigError(
+            'optimizer.kind is "adamw8bit", which needs bitsandbytes: pip install "penjing[bits8]"'
+        ) from error
+    found: torch.optim.Optimizer = AdamW8bit(groups, eps=1e-8)
+    return found
 
 
 EMBEDDINGS = ("embed_tokens", "wte", "wpe", "value_embeds")
@@ -200,8 +261,8 @@ def _adamw_groups(named: Mapping[str, Parameter], config: OptimizerConfig) -> li
     groups: dict[tuple[float, tuple[float, float], float], list[Parameter]] = {}
     for name, parameter in named.items():
         decay = 0.0
-        if config.kind == "adamw":
-            peak, betas = config.learning_rate, (0.9, 0.95)
+        if config.kind != "muon":
+            peak, betas = config.learning_rate, (config.beta1, config.beta2)
             decay = config.weight_decay if parameter.ndim == 2 else 0.0
         elif _is_matrix(name, parameter):
             continue
