@@ -118,8 +118,8 @@ def train_steps(
     the microbatch and keep to it.
 
     Args:
-        model: float32 masters, changed in place, as is its optimizer.
-        optimizer: what `factor` times its peak rates is asked of.
+        model: float32 masters, changed in place.
+        optimizer: of the same model.
         objective: rows to a sum and a count.
         step_batches: all rows of a step for this rank; drawn when the step begins, not earlier.
         runtime: the device, and the other ranks.
@@ -153,10 +153,15 @@ def train_steps(
         mean, norm, skipped = _update(
             model, partial(optimizer.step, factor), sums, runtime, scale, max_grad_norm, watch
         )
-        if loss_scale and sums["loss"][1]:
+        if loss_scale:
             loss_scale.observe(finite=skipped != "not finite")
         counts = round(sums["loss"][1]), round(sums["tokens"])
         yield StepResult(step, mean, norm, factor, *counts, skipped, _values(sums), microbatch_rows)
+
+
+def _counts(sums: Sums) -> tuple[int, int]:
+    """Targets and tokens."""
+    return round(sums["loss"][1]), round(sums["tokens"])
 
 
 def _rows_of(step: int, step_batches: Iterator[BatchT], steps: range) -> BatchT:
