@@ -3,14 +3,12 @@
     python -m venv /tmp/peers && /tmp/peers/bin/pip install torch==2.13.0 litgpt
     python -m benchmarks.train RUN --peers /tmp/peers/bin/python --nanochat PATH/nanochat
 
-RUN has finished shards of a vocabulary of 8,192 and rows of 512. Everyone takes the same rows of the
-same ids, one document a row, in the same shape (6 layers of 256, 4 heads, 8 rows a step), with two
-threads and deterministic algorithms, clipping and fused AdamW; nanochat has its own optimizer and
-its value embeddings (parameters are printed). Each round is a process of its own; rounds are
-interleaved and ratios are taken within a round.
+RUN has finished shards of a vocabulary of 8,192. Everyone takes the same rows of the same ids, one
+document a row, in the same shape (6 layers of 256, 4 heads, 8 rows of 512 a step), with two threads
+and deterministic algorithms, clipping and fused AdamW; nanochat has its own optimizer and its value
+embeddings (parameters are printed) and is compared with our Muon. Each round is a process of its
+own; rounds are interleaved and ratios are taken within a round.
 """
-
-# ruff: noqa: T201 - it prints
 
 import argparse
 import json
@@ -94,9 +92,10 @@ def compare(
         speeds = [one["best"] for one, _ in good]
         ratios = [other["best"] / one["best"] for one, other in good]
         share = statistics.median(speeds) * cost / peak / 1e9
+        waits = f"{good[0][0]['warm_up']:.0f}, {good[-1][0]['warm_up']:.0f} s"
         print(
-            f"| {name} | {good[0][0]['parameters']:,} | {spread(speeds, 0)} | {spread(ratios, 2)} | "
-            f"{share:.2f} | {good[0][0]['warm_up']:.0f}, {good[-1][0]['warm_up']:.0f} s |"
+            f"| {name} | {good[0][0]['parameters']:,} | {spread(speeds, 0)} | "
+            f"{spread(ratios, 2)} | {share:.2f} | {waits} |"
         )
 
 
@@ -111,7 +110,7 @@ def measured(
     """One process's numbers, or its last words."""
     sizes = [str(size) for size in shape]
     command = [python, str(JOBS), *words, "--rows", str(rows), "--steps", str(steps)]
-    done = subprocess.run(
+    done = subprocess.run(  # noqa: S603 - our own words
         [*command, "--shape", *sizes],
         env=os.environ | {"GOMP_SPINCOUNT": "10000"} | environment,
         capture_output=True,

@@ -4,8 +4,6 @@ Runs in our environment (penjing, transformers) or in one of the peers' (litgpt,
 imports nothing else of ours there.
 """
 
-# ruff: noqa: T201, PLC0415 - a script that prints, and imports only what is measured
-
 import argparse
 import json
 import statistics
@@ -40,12 +38,12 @@ def main() -> int:
     rows = read_rows(options)
     begun = time.perf_counter()
     model, step = globals()[f"open_{options.system}"](options)
-    step(rows[0, :, :-1], rows[0, :, 1:])
+    step(rows[0, :, :-1].contiguous(), rows[0, :, 1:].contiguous())
     warm_up = time.perf_counter() - begun
     seconds = []
     for batch in rows[1 : options.steps + 1]:
         begun = time.perf_counter()
-        loss = step(batch[:, :-1], batch[:, 1:])
+        loss = step(batch[:, :-1].contiguous(), batch[:, 1:].contiguous())
         seconds.append(time.perf_counter() - begun)
     tokens = rows.shape[1] * (rows.shape[2] - 1)
     found = {
@@ -148,7 +146,7 @@ def open_plain(options: argparse.Namespace) -> tuple[torch.nn.Module, Step]:
     def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
         return functional.rms_norm(x, weight.shape, weight.to(x.dtype), eps)
 
-    def attend(self: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    def attend(_: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         out = functional.scaled_dot_product_attention(
             q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), is_causal=True
         )
@@ -156,7 +154,7 @@ def open_plain(options: argparse.Namespace) -> tuple[torch.nn.Module, Step]:
 
     for module in (language_model, racing):
         module.rms_norm = rms_norm  # type: ignore[attr-defined]
-    DocumentAttention.__call__ = attend  # type: ignore[method-assign]
+    setattr(DocumentAttention, "__call__", attend)  # noqa: B010 - mypy knows no such change
     from penjing.config.model import ModelConfig
     from penjing.model.initialization import initialize
 
@@ -197,8 +195,8 @@ def open_transformers(options: argparse.Namespace) -> tuple[torch.nn.Module, Ste
         tie_word_embeddings=False,
         use_cache=False,
     )
-    model = Qwen3ForCausalLM(config).float()
-    forward = torch.compile(model, dynamic=False)
+    model: Any = Qwen3ForCausalLM(config)
+    forward: Any = torch.compile(model, dynamic=False)
 
     def loss_of(tokens: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         logits = forward(input_ids=tokens).logits
@@ -208,7 +206,7 @@ def open_transformers(options: argparse.Namespace) -> tuple[torch.nn.Module, Ste
 
 
 def open_litgpt(options: argparse.Namespace) -> tuple[torch.nn.Module, Step]:
-    """litgpt's GPT in the same shape, compiled whole, at its defaults, with its chunked loss."""
+    """Litgpt's GPT in the same shape, compiled whole, at its defaults, with its chunked loss."""
     from litgpt.config import Config
     from litgpt.model import GPT
     from litgpt.utils import chunked_cross_entropy
@@ -232,8 +230,8 @@ def open_litgpt(options: argparse.Namespace) -> tuple[torch.nn.Module, Step]:
         norm_class_name="RMSNorm",
         mlp_class_name="LLaMAMLP",
     )
-    model = GPT(config)
-    forward = torch.compile(model, dynamic=False)
+    model: Any = GPT(config)
+    forward: Any = torch.compile(model, dynamic=False)
 
     def loss_of(tokens: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         loss: torch.Tensor = chunked_cross_entropy(forward(tokens), targets, chunk_size=0)
@@ -243,7 +241,7 @@ def open_litgpt(options: argparse.Namespace) -> tuple[torch.nn.Module, Step]:
 
 
 def open_nanochat(options: argparse.Namespace) -> tuple[torch.nn.Module, Step]:
-    """nanochat's GPT and its own optimizer, as its base_train does; NANOCHAT_DTYPE says the dtype."""
+    """Nanochat's GPT and its own optimizer, as its base_train has them."""
     sys.path.insert(0, str(options.nanochat))
     from nanochat.gpt import GPT, GPTConfig
 
@@ -256,10 +254,10 @@ def open_nanochat(options: argparse.Namespace) -> tuple[torch.nn.Module, Step]:
         n_kv_head=HEADS,
         n_embd=HIDDEN,
     )
-    model = GPT(config)
+    model: Any = GPT(config)
     model.init_weights()
     optimizer = model.setup_optimizer()
-    forward = torch.compile(model, dynamic=False)
+    forward: Any = torch.compile(model, dynamic=False)
 
     def step(tokens: torch.Tensor, targets: torch.Tensor) -> float:
         loss = forward(tokens, targets)

@@ -64,7 +64,8 @@ or run file, 75 stopped and resumable, 130 interrupted.
 
 PLAN = """\
 Say what a run will read and train on: documents, bytes and tokens of each source, epochs, tokens
-planned and consumed. Exact once its shards are made; nothing is written.
+planned and consumed (exact once its shards are made), and what it will cost here: time, memory,
+disk and money, from 20 steps on this device. Nothing is written.
 """
 
 EDIT = """\
@@ -146,6 +147,8 @@ def _parser() -> argparse.ArgumentParser:
     for name, text in (("check", "Check a run file."), ("plan", PLAN)):
         verb = verbs.add_parser(name, parents=[runs], description=text)
         verb.add_argument("run_file", type=Path, metavar="RUN.toml")
+        if name == "plan":
+            _add_plan(verb)
     verb = verbs.add_parser("new", parents=[common], description="Write a run file.")
     verb.add_argument("name", metavar="NAME")
     verb.add_argument(
@@ -172,6 +175,12 @@ def _add_corpus_options(verb: argparse.ArgumentParser, stage: str) -> None:
     verb.add_argument("--task", metavar="I/N", help="do every N-th chunk, from the I-th on, alone")
     verb.add_argument("--engine", choices=("local", "ray"), default="local", help="where (local)")
     verb.add_argument("--no-resume", action="store_true", help="make finished chunks again, too")
+
+
+def _add_plan(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--depth", metavar="D,D,...", help="compare these depths")
+    verb.add_argument("--price", type=float, metavar="P", help="of this machine, an hour")
+    verb.add_argument("--quick", action="store_true", help="take no steps: no time, no memory")
 
 
 def _add_edit(verb: argparse.ArgumentParser) -> None:
@@ -284,6 +293,28 @@ def _plan(options: argparse.Namespace, screen: Screen) -> None:
         found = ((name, getattr(stage, name)) for name in numbers)
         values = tuple((name, float(value)) for name, value in found if value is not None)
         screen.show(Progress("plan", "finished", values=values, text=stage.name))
+    if not options.quick:
+        _forecast(options, config, screen)
+
+
+def _forecast(options: argparse.Namespace, config: RunConfig, screen: Screen) -> None:
+    from penjing.stages.calibration import at_depth
+    from penjing.stages.forecast import forecast, lines, values
+    from penjing.stages.plan import plan_run
+
+    try:
+        depths = [int(depth) for depth in options.depth.split(",")] if options.depth else []
+    except ValueError as error:
+        raise ConfigError(f"--depth {options.depth}: wanted numbers, 4,6,8") from error
+    for one in [at_depth(config, depth) for depth in depths] or [config]:
+        facts = plan_run(one, options.run_file.parent, options.runs)
+        for stage in facts.stages:
+            found = forecast(one, facts, stage, options.runs)
+            if found is None:
+                continue
+            for line in lines(found, options.price):
+                screen.show(Progress("plan", "message", text=line))
+            screen.show(Progress("plan", "finished", values=values(found), text=stage.name))
 
 
 def _edit(options: argparse.Namespace, screen: Screen) -> None:

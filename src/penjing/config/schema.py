@@ -111,6 +111,9 @@ class SourceConfig:
     tool_share: float | None = setting(
         None, "share of products shown with the calculator; default: all", at_least=0, at_most=1
     )
+    file_characters: int | None = setting(
+        None, "characters of text in one file, for `penjing plan`", at_least=1, conduct=True
+    )
     language: str | None = setting(None, "language code, for the report")
     licence: str | None = setting(None, "licence of the text, for the report")
 

@@ -11,6 +11,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from penjing.artifacts.lines import read_records
+from penjing.artifacts.records import StepRecord
 from penjing.config.training import MixtureShare, TrainingConfig
 from penjing.data.batches import Batch, RowStream, ValidationRows, validation_batch
 from penjing.data.feeding import Feeding, feed
@@ -95,8 +97,17 @@ def train_on_mixture(
     return training_summary(result, start, model, planned) | {
         "mixture": shares_of(stream, result.tokens, plan.steps),
         "utilization": result.tokens / planned,
+        "flops": planned * job.flops_per_token,
+        "final_bpb": _final(context, stage, "validation_bpb"),
         "overlong": section.overlong,
     }
+
+
+def _final(context: StageContext, stage: str, name: str) -> float | None:
+    """The last value of a probe."""
+    records = read_records(context.directory(stage) / "metrics.jsonl", StepRecord)
+    found = [record.values[name] for record in records if name in record.values]
+    return found[-1] if found else None
 
 
 def open_stream(

@@ -4,6 +4,7 @@ Numbers are exact once the shards are finished; before, what is not known is sai
 Torch is not loaded here.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 from penjing.artifacts.lines import read_records
 from penjing.artifacts.records import Manifest, StepRecord
+from penjing.artifacts.remote import is_remote
 from penjing.artifacts.stage import read_manifest
 from penjing.config.model import ModelShape
 from penjing.config.schema import RunConfig, SourceConfig
@@ -25,6 +27,9 @@ from penjing.stages.context import StageContext
 from penjing.stages.horizon import Measures, horizon_of, read_plan, rows_per_step, steps_of
 from penjing.stages.vocabulary import taken_vocabulary
 
+CHARACTERS_PER_TOKEN = 4.8
+"""Of English web text in large vocabularies, where nothing was measured. Source: nanochat."""
+
 MIXED_STAGES = ("pretrain", "midtrain", "sft")
 
 
@@ -38,6 +43,7 @@ class SourceFacts:
     documents: int | None
     text_bytes: int | None
     tokens: int | None
+    file_characters: int | None
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,7 @@ class StageFacts:
 class RunFacts:
     """The whole plan."""
 
+    vocab_size: int
     parameters: int
     flops_per_token: int
     bytes_per_token: float | None
@@ -100,8 +107,8 @@ def plan_run(config: RunConfig, base: Path, runs: Path) -> RunFacts:
         if (section := getattr(config, name)) is not None
     ]
     per_token = flops_per_token(shape, shape.max_position_embeddings)
-    size = parameters(shape).total
-    return RunFacts(size, per_token, text / tokens if tokens else None, sources, tuple(stages))
+    size, ratio = parameters(shape).total, text / tokens if tokens else None
+    return RunFacts(shape.vocab_size, size, per_token, ratio, sources, tuple(stages))
 
 
 def _vocab_size(context: StageContext) -> int:
@@ -114,9 +121,14 @@ def _vocab_size(context: StageContext) -> int:
 
 def _source(source: SourceConfig, base: Path, found: dict[str, Any] | None) -> SourceFacts:
     files = find_files((*source.paths, *source.validation_paths), base) if source.paths else []
-    size = sum(path.stat().st_size for path in files)
-    counts = [found.get(key) if found else None for key in ("documents", "bytes", "tokens")]
-    return SourceFacts(source.name, len(files), size, *counts)
+    # What lies elsewhere is not asked for its size: planning needs no network.
+    size = sum(path.stat().st_size for path in files if not is_remote(path))
+    documents, text, tokens = (
+        found.get(key) if found else None for key in ("documents", "bytes", "tokens")
+    )
+    return SourceFacts(
+        source.name, len(files), size, documents, text, tokens, source.file_characters
+    )
 
 
 def _stage(
@@ -221,11 +233,29 @@ def lines(facts: RunFacts) -> Iterator[str]:
             f"{stage.tokens:,} tokens planned, {stage.consumed:,} consumed; "
             f"{stage.tokens_per_parameter:.2f} a parameter, {stage.flops:.4g} operations"
         )
+        yield from _files_needed(facts, stage)
         for share in stage.shares:
             read = "" if share.epochs is None else f", {share.epochs:.2f} epochs"
             if share.exhausted_at_step is not None:
                 read += f", until its max_epochs at step {share.exhausted_at_step:,}"
             yield f"  {share.source}: {share.share:.1%} of the rows{read}"
+
+
+def _files_needed(facts: RunFacts, stage: StageFacts) -> Iterator[str]:
+    """How many files of a source a stage reads, where the run file says how much one holds."""
+    sources = {source.name: source for source in facts.sources}
+    for share in stage.shares:
+        source = sources[share.source]
+        if source.file_characters is None or stage.tokens is None:
+            continue
+        characters = stage.tokens * share.share * (facts.bytes_per_token or CHARACTERS_PER_TOKEN)
+        needed = math.ceil(characters / source.file_characters)
+        verdict = "" if needed <= source.files else ": too few, text would be read again"
+        yield (
+            f"  {share.source}: {needed:,} files of {source.file_characters:,} characters at "
+            f"{facts.bytes_per_token or CHARACTERS_PER_TOKEN:.2f} a token, the run file names "
+            f"{source.files:,}{verdict}"
+        )
 
 
 def _contents(source: SourceFacts) -> str:

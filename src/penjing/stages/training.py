@@ -126,11 +126,9 @@ def compile_if_it_pays(
     How long follows from the plan and the machine's recorded peak alone, so that a resumed stage
     does as it did.
     """
-    runtime, wanted, model = job.runtime, context.config.runtime.compile, job.model
+    runtime, model = job.runtime, job.model
     flops = job.steps * tokens_per_step * job.flops_per_token
-    seconds = flops / (EXPECTED_UTILIZATION * max(runtime.peak, 1.0) * 1e9) / runtime.world_size
-    pays = seconds >= COMPILE_FROM_SECONDS["cpu" if runtime.device.type == "cpu" else "else"]
-    if wanted == "off" or (wanted == "auto" and not pays):
+    if not compilation_pays(context.config.runtime.compile, runtime, flops):
         return
     keep_compiled_code(context.run_dir.parent / ".cache" / "compiled")
     if runtime.rank == 0:
@@ -150,6 +148,13 @@ def compile_if_it_pays(
     if runtime.rank == 0:
         append_event(context.run_dir, kind, stage, told, seconds=done.seconds)
         context.show(Progress(stage, "message", text=told))
+
+
+def compilation_pays(wanted: str, runtime: Runtime, flops: float) -> bool:
+    """Whether a stage of so many operations is compiled, as `runtime.compile` wants it."""
+    seconds = flops / (EXPECTED_UTILIZATION * max(runtime.peak, 1.0) * 1e9) / runtime.world_size
+    least = COMPILE_FROM_SECONDS["cpu" if runtime.device.type == "cpu" else "else"]
+    return wanted == "block" or (wanted == "auto" and seconds >= least)
 
 
 def training_summary(
