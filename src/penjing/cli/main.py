@@ -7,11 +7,12 @@ import argparse
 import difflib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 
 from penjing.artifacts.progress import Progress
+from penjing.cli import looking
 from penjing.cli.screen import Screen, show_error
 from penjing.config.loading import load_run, parse_run, section_of
 from penjing.config.schema import STAGE_NAMES, RunConfig
@@ -26,7 +27,8 @@ begin
   inspect PATH ...  look at files: rows, forms, lengths, languages, duplicates, bad rows, samples
   new NAME          look at your files and write a commented run file: NAME.toml
   check RUN.toml    find every mistake in a run file, at once
-  plan RUN.toml     what it will read and train on: documents, tokens, epochs, operations
+  plan RUN.toml     what it will read and train on, and what that costs here
+  bench RUN.toml    how fast it trains here, and where the time goes
 
 grow
   train RUN.toml    every stage of the run; go on where it stopped
@@ -46,6 +48,9 @@ one stage at a time, in this order
 
 talk
   chat RUN          talk to a trained run, such as runs/tiny
+
+keep
+  runs              list runs; delete and restore them; pin checkpoints
 """
 
 EXAMPLES = """\
@@ -73,9 +78,22 @@ Take over what changed in the run file of a run that is being trained: new sourc
 Every source goes on where it is; `penjing train` then goes on.
 """
 
+BENCH = """\
+Take some steps of a stage on random rows: tokens a second, MFU by both conventions, the share of
+what matrix products reach here, memory, compiling, and where a step's time goes.
+"""
+
+RUNS = """\
+List the runs of a folder; or put one into the trash and take it back, keep a checkpoint for good
+(pin) or no longer (unpin). Nothing is deleted at once: the trash is the folder .trash.
+"""
+
 CORPUS_STAGES = ("clean", "tokenizer", "shards")
 PARTS = ("count", "reduce", "train", "eval")
-VERBS = ("demo", "inspect", "new", "check", "plan", "train", "edit", *STAGE_NAMES, "chat")
+VERBS = (
+    *("demo", "inspect", "new", "check", "plan", "bench", "train", "edit"),
+    *(*STAGE_NAMES, "chat", "runs"),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -149,6 +167,7 @@ def _parser() -> argparse.ArgumentParser:
         verb.add_argument("run_file", type=Path, metavar="RUN.toml")
         if name == "plan":
             _add_plan(verb)
+    _add_bench(verbs.add_parser("bench", parents=[runs], description=BENCH))
     verb = verbs.add_parser("new", parents=[common], description="Write a run file.")
     verb.add_argument("name", metavar="NAME")
     verb.add_argument(
@@ -159,11 +178,10 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PATH",
         help="files and folders; left out: DATA_PATH (and VAL_PATH) of the file .env",
     )
-    verb = verbs.add_parser(
-        "inspect", parents=[common], description="Look at files; nothing is written."
+    _add_inspect(
+        verbs.add_parser("inspect", parents=[common], description="Look at files; change none.")
     )
-    verb.add_argument("paths", nargs="+", metavar="PATH", help="files, folders, globs, URLs")
-    verb.add_argument("--text-field", default="text", help="key of a document's text (text)")
+    _add_runs(verbs.add_parser("runs", parents=[common], description=RUNS))
     _add_chat(verbs.add_parser("chat", description="Talk to a trained run."))
     return parser
 
@@ -175,6 +193,26 @@ def _add_corpus_options(verb: argparse.ArgumentParser, stage: str) -> None:
     verb.add_argument("--task", metavar="I/N", help="do every N-th chunk, from the I-th on, alone")
     verb.add_argument("--engine", choices=("local", "ray"), default="local", help="where (local)")
     verb.add_argument("--no-resume", action="store_true", help="make finished chunks again, too")
+
+
+def _add_inspect(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("paths", nargs="+", metavar="PATH", help="files, folders, globs, URLs")
+    verb.add_argument("--text-field", default="text", help="key of a document's text (text)")
+
+
+def _add_bench(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("run_file", type=Path, metavar="RUN.toml")
+    verb.add_argument("--stage", choices=("pretrain", "midtrain", "sft"), default="pretrain")
+    verb.add_argument("--steps", type=int, default=10, help="steps that are measured (10)")
+
+
+def _add_runs(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--runs", type=Path, default=Path("runs"), help="folder of runs (./runs)")
+    what = verb.add_mutually_exclusive_group()
+    what.add_argument("--delete", metavar="NAME", help="put this run into the trash")
+    what.add_argument("--restore", metavar="NAME", help="take it back")
+    what.add_argument("--pin", metavar="NAME/STAGE/step-N", help="never delete this checkpoint")
+    what.add_argument("--unpin", metavar="NAME/STAGE/step-N", help="treat it as the others again")
 
 
 def _add_plan(verb: argparse.ArgumentParser) -> None:
@@ -203,19 +241,23 @@ def _add_chat(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--seed", type=int, default=1, help="same seed, same answers (1)")
 
 
+LOOKING: dict[str, Callable[[argparse.Namespace, Screen], bool | None]] = {
+    "new": looking.new,
+    "inspect": looking.inspect,
+    "check": looking.check,
+    "plan": looking.plan,
+    "bench": looking.bench,
+    "runs": looking.runs,
+}
+
+
 def _run(options: argparse.Namespace) -> int:
     if options.verb == "chat":
         return _chat(options)
     run_dir, failed = None, False
     with Screen(json=options.json) as screen:
-        if options.verb == "new":
-            _new(options, screen)
-        elif options.verb == "inspect":
-            failed = _inspect(options, screen)
-        elif options.verb == "check":
-            _check(options, screen)
-        elif options.verb == "plan":
-            _plan(options, screen)
+        if options.verb in LOOKING:
+            failed = bool(LOOKING[options.verb](options, screen))
         elif options.verb == "edit":
             _edit(options, screen)
         else:
@@ -281,42 +323,6 @@ def _do_corpus_stage(
     )
 
 
-def _plan(options: argparse.Namespace, screen: Screen) -> None:
-    from penjing.stages.plan import lines, plan_run
-
-    config = load_run(options.run_file, options.set)
-    facts = plan_run(config, options.run_file.parent, options.runs)
-    for line in lines(facts):
-        screen.show(Progress("plan", "message", text=line))
-    for stage in facts.stages:
-        numbers = ("steps", "rows_per_step", "tokens_per_step", "tokens", "consumed", "flops")
-        found = ((name, getattr(stage, name)) for name in numbers)
-        values = tuple((name, float(value)) for name, value in found if value is not None)
-        screen.show(Progress("plan", "finished", values=values, text=stage.name))
-    if not options.quick:
-        _forecast(options, config, screen)
-
-
-def _forecast(options: argparse.Namespace, config: RunConfig, screen: Screen) -> None:
-    from penjing.stages.calibration import at_depth
-    from penjing.stages.forecast import forecast, lines, values
-    from penjing.stages.plan import plan_run
-
-    try:
-        depths = [int(depth) for depth in options.depth.split(",")] if options.depth else []
-    except ValueError as error:
-        raise ConfigError(f"--depth {options.depth}: wanted numbers, 4,6,8") from error
-    for one in [at_depth(config, depth) for depth in depths] or [config]:
-        facts = plan_run(one, options.run_file.parent, options.runs)
-        for stage in facts.stages:
-            found = forecast(one, facts, stage, options.runs)
-            if found is None:
-                continue
-            for line in lines(found, options.price):
-                screen.show(Progress("plan", "message", text=line))
-            screen.show(Progress("plan", "finished", values=values(found), text=stage.name))
-
-
 def _edit(options: argparse.Namespace, screen: Screen) -> None:
     from penjing.stages.edit import Wishes, edit
 
@@ -327,55 +333,6 @@ def _edit(options: argparse.Namespace, screen: Screen) -> None:
     edit(config, options.run_file.parent, options.runs, wishes, screen.show)
     text = f"recorded; `penjing train {options.run_file}` goes on with it"
     screen.show(Progress("edit", "message", text=text))
-
-
-def _check(options: argparse.Namespace, screen: Screen) -> None:
-    config = load_run(options.run_file, options.set)
-    vocab_size = config.tokenizer.trained_vocab_size
-    if config.tokenizer.from_ is not None:
-        from penjing.stages.vocabulary import taken_vocabulary
-
-        tokenizer, remarks = taken_vocabulary(config.tokenizer, options.run_file.parent)
-        vocab_size = tokenizer.vocab_size
-        for remark in remarks:
-            screen.show(Progress("check", "message", text=f"tokenizer.from: {remark}"))
-    for line in _summary(config, vocab_size):
-        screen.show(Progress("check", "message", text=line))
-
-
-def _summary(config: RunConfig, vocab_size: int) -> list[str]:
-    shape = config.model.shape(vocab_size)
-    stages = [stage for stage in STAGE_NAMES if section_of(config, stage) is not None]
-    return [
-        f"run {config.name}: no mistakes found",
-        f"model: {shape.num_hidden_layers} layers, {shape.hidden_size} wide, "
-        f"{shape.max_position_embeddings} tokens of context, {shape.vocab_size:,} ids",
-        f"sources: {', '.join(source.name for source in config.sources)}",
-        f"stages: {', '.join(stages)}",
-    ]
-
-
-def _new(options: argparse.Namespace, screen: Screen) -> None:
-    from penjing.stages.new import new_run
-
-    path = new_run(options.name, options.data, Path.cwd())
-    text = f"wrote {path.name}; `penjing train {path.name}` grows it"
-    screen.show(Progress("new", "message", text=text))
-
-
-def _inspect(options: argparse.Namespace, screen: Screen) -> bool:
-    """Whether a file could not be read to its end."""
-    from penjing.stages.inspect import inspect, lines
-
-    failed = False
-    for found in inspect(options.paths, options.text_field, screen.show):
-        for line in lines(found):
-            screen.show(Progress("inspect", "message", text=line))
-        numbers = ("rows", "bytes", "characters", "duplicates", "bad")
-        values = tuple((name, float(getattr(found, name))) for name in numbers)
-        screen.show(Progress("inspect", "finished", values=values, text=found.file))
-        failed = failed or bool(found.problem)
-    return failed
 
 
 def _chat(options: argparse.Namespace) -> int:

@@ -38,6 +38,12 @@ def find_files(paths: Sequence[str], base: Path) -> list[Path]:
     return sorted(found, key=str)
 
 
+def named_at_urls(paths: Sequence[str]) -> int:
+    """How many files the ranges among URLs stand for, without asking whether they are there."""
+    urls = [pattern for pattern in paths if "://" in pattern]
+    return sum(len(list(_expanded(pattern))) for pattern in urls if "*" not in pattern)
+
+
 def _on_disk(plain: Path) -> set[Path]:
     names = [str(plain)] if plain.exists() else glob.glob(str(plain), recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
     files = {Path(name) for name in names if Path(name).is_file()}

@@ -14,6 +14,7 @@ from statistics import median
 
 import torch
 
+from penjing.config.model import ModelShape
 from penjing.config.schema import RunConfig
 from penjing.config.training import TrainingConfig
 from penjing.data.batches import Batch
@@ -91,7 +92,7 @@ def _measure(config: RunConfig, stage: str, vocab_size: int, planned_steps: int)
         compile_block(model, micro, shape.max_position_embeddings)
     optimizer = build_optimizer(model, section.optimizer)
     started = _since(begun)
-    step = _step_cost(section, model, optimizer, runtime, (rows, micro, vocab_size))
+    step = _step_cost(section, model, optimizer, runtime, rows, micro)
     validation = _cost(lambda: _validate(section, model, runtime))
     samples = _cost(lambda: _sample(section, model))
     checkpoint = _cost(lambda: _save(stage, model, optimizer))
@@ -106,16 +107,16 @@ def _step_cost(
     model: LanguageModel,
     optimizer: Optimizer,
     runtime: Runtime,
-    sizes: tuple[int, int, int],
+    rows: int,
+    micro: int,
 ) -> Cost:
     """The median step, after some that warm up."""
-    rows, micro, vocab_size = sizes
     found, begun = list[Cost](), _now()
     for _ in train_steps(
         model,
         optimizer,
         next_token,
-        _batches(rows, model.shape.max_position_embeddings, vocab_size),
+        random_batches(rows, model.shape),
         runtime,
         steps=range(1, STEPS + 1),
         microbatch_rows=micro,
@@ -128,21 +129,21 @@ def _step_cost(
     return Cost(median(one.seconds for one in warm), median(one.cpu_seconds for one in warm))
 
 
-def _batches(rows: int, tokens: int, vocab_size: int) -> Iterator[Batch]:
+def random_batches(rows: int, shape: ModelShape) -> Iterator[Batch]:
     """Random rows of documents of some 200 tokens."""
-    dice = make_generator(1)
+    dice, tokens = make_generator(1), shape.max_position_embeddings
     while True:
-        ids = torch.randint(vocab_size, (rows, tokens + 1), generator=dice)
+        ids = torch.randint(shape.vocab_size, (rows, tokens + 1), generator=dice)
         documents = (torch.rand((rows, tokens), generator=dice) < 1 / 200).long().cumsum(1)
         yield Batch(ids[:, :-1], ids[:, 1:], torch.ones(rows, tokens), documents)
 
 
 @torch.no_grad()
 def _validate(section: TrainingConfig, model: LanguageModel, runtime: Runtime) -> None:
-    tokens, left = model.shape.max_position_embeddings, section.validation_rows
+    left = section.validation_rows
     while left > 0:
         rows = min(left, VALIDATION_ROWS)
-        batch = next(_batches(rows, tokens, model.shape.vocab_size)).to(runtime.device)
+        batch = next(random_batches(rows, model.shape)).to(runtime.device)
         token_logprobs(model, batch.tokens, batch.targets, batch.document_ids)
         left -= rows
 

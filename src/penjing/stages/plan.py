@@ -12,7 +12,6 @@ from typing import Any
 
 from penjing.artifacts.lines import read_records
 from penjing.artifacts.records import Manifest, StepRecord
-from penjing.artifacts.remote import is_remote
 from penjing.artifacts.stage import read_manifest
 from penjing.config.model import ModelShape
 from penjing.config.schema import RunConfig, SourceConfig
@@ -20,9 +19,9 @@ from penjing.config.training import TrainingConfig
 from penjing.data.mixture import MixturePlan, Segment, sources_of
 from penjing.data.packing import SourceRows, open_rows
 from penjing.data.shards import open_shard
-from penjing.model.size import flops_per_token, parameters
+from penjing.model.size import flops_per_token, parameters, published_flops_per_token
 from penjing.seeds import seed_for
-from penjing.sources.listing import find_files
+from penjing.sources.listing import find_files, named_at_urls
 from penjing.stages.context import StageContext
 from penjing.stages.horizon import Measures, horizon_of, read_plan, rows_per_step, steps_of
 from penjing.stages.vocabulary import taken_vocabulary
@@ -83,6 +82,7 @@ class RunFacts:
     vocab_size: int
     parameters: int
     flops_per_token: int
+    published_flops_per_token: int
     bytes_per_token: float | None
     sources: tuple[SourceFacts, ...]
     stages: tuple[StageFacts, ...]
@@ -107,8 +107,16 @@ def plan_run(config: RunConfig, base: Path, runs: Path) -> RunFacts:
         if (section := getattr(config, name)) is not None
     ]
     per_token = flops_per_token(shape, shape.max_position_embeddings)
-    size, ratio = parameters(shape).total, text / tokens if tokens else None
-    return RunFacts(shape.vocab_size, size, per_token, ratio, sources, tuple(stages))
+    published = published_flops_per_token(shape, shape.max_position_embeddings)
+    return RunFacts(
+        shape.vocab_size,
+        parameters(shape).total,
+        per_token,
+        published,
+        text / tokens if tokens else None,
+        sources,
+        tuple(stages),
+    )
 
 
 def _vocab_size(context: StageContext) -> int:
@@ -120,15 +128,14 @@ def _vocab_size(context: StageContext) -> int:
 
 
 def _source(source: SourceConfig, base: Path, found: dict[str, Any] | None) -> SourceFacts:
-    files = find_files((*source.paths, *source.validation_paths), base) if source.paths else []
-    # What lies elsewhere is not asked for its size: planning needs no network.
-    size = sum(path.stat().st_size for path in files if not is_remote(path))
+    # What lies elsewhere is not asked for: planning needs no network.
+    paths = (*source.paths, *source.validation_paths)
+    files = find_files([path for path in paths if "://" not in path], base)
+    size, count = sum(path.stat().st_size for path in files), len(files) + named_at_urls(paths)
     documents, text, tokens = (
         found.get(key) if found else None for key in ("documents", "bytes", "tokens")
     )
-    return SourceFacts(
-        source.name, len(files), size, documents, text, tokens, source.file_characters
-    )
+    return SourceFacts(source.name, count, size, documents, text, tokens, source.file_characters)
 
 
 def _stage(
@@ -225,13 +232,14 @@ def lines(facts: RunFacts) -> Iterator[str]:
     else:
         yield "tokens of the sources: unknown until `penjing shards` has made them"
     for stage in facts.stages:
-        if stage.steps is None:
+        if stage.steps is None or stage.tokens is None:
             yield f"{stage.name}: length unknown: {stage.reason}"
             continue
         yield (
             f"{stage.name}: {stage.steps:,} steps x {stage.rows_per_step:,} rows = "
             f"{stage.tokens:,} tokens planned, {stage.consumed:,} consumed; "
-            f"{stage.tokens_per_parameter:.2f} a parameter, {stage.flops:.4g} operations"
+            f"{stage.tokens_per_parameter:.2f} a parameter, {stage.flops:.4g} operations "
+            f"({stage.tokens * facts.published_flops_per_token:.6e} as nanochat counts)"
         )
         yield from _files_needed(facts, stage)
         for share in stage.shares:
@@ -259,9 +267,8 @@ def _files_needed(facts: RunFacts, stage: StageFacts) -> Iterator[str]:
 
 
 def _contents(source: SourceFacts) -> str:
-    files = (
-        f"{source.files:,} files of {source.file_bytes:,} bytes" if source.files else "generated"
-    )
+    files = f"{source.files:,} files" if source.files else "generated, or names unknown"
+    files += f" of {source.file_bytes:,} bytes" if source.file_bytes else ""
     if source.tokens is None:
         return files
     return (

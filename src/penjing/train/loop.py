@@ -135,8 +135,7 @@ def train_steps(
         ConfigError: a single row does not fit into memory.
     """
     for step in steps:
-        batch = _rows_of(step, step_batches, steps)
-        factor = schedule(step)
+        batch, factor = _rows_of(step, step_batches, steps), schedule(step)
         if step in watch.skip_steps:
             yield StepResult(step, NAN, NAN, factor, 0, 0, "skip list", {}, microbatch_rows)
             continue
