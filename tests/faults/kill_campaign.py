@@ -1,7 +1,8 @@
-"""Kills a small run at random moments, lets it resume, and compares it with one left alone.
+"""Kills or stops a small run at random moments, resumes it, and compares it with one left alone.
 
 A process of its own: it imports torch once and forks, so that a kill costs milliseconds.
-Usage: python kill_campaign.py DIRECTORY --kills N --seed S [--stages pretrain,sft,rl]
+Usage: python kill_campaign.py DIRECTORY --kills N --seed S [--stages pretrain,sft,rl] [--stop]
+With --stop it is sent SIGTERM, and must end within 10 s: with 75, or at once before it trains.
 Prints one line a stage and `differences: N`; the exit code is 0 when there are none.
 """
 
@@ -20,6 +21,7 @@ import torch._dynamo  # what optimizers import at their first step: two seconds 
 
 from penjing.config.loading import load_run
 from penjing.config.schema import RunConfig
+from penjing.errors import StoppedEarly
 from penjing.stages.pipeline import train
 
 SMALL = Path(__file__).parents[1] / "small.toml"
@@ -33,7 +35,9 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--stages", default="pretrain,sft,rl")
+    parser.add_argument("--stop", action="store_true")
     arguments = parser.parse_args()
+    number = signal.SIGTERM if arguments.stop else signal.SIGKILL
     torch.set_num_threads(1)
     config, stages = load_run(SMALL), arguments.stages.split(",")
     reference = arguments.directory / "reference"
@@ -45,13 +49,18 @@ def main() -> int:
     for place, stage in enumerate(stages):
         kills = arguments.kills // len(stages) + (place < arguments.kills % len(stages))
         rng = random.Random(f"{arguments.seed}/{stage}")
-        differences += kill_stage(config, arguments.directory, stage, kills, rng)
+        differences += kill_stage(config, arguments.directory, stage, kills, rng, number)
     sys.stdout.write(f"differences: {differences}\n")
     return int(differences > 0)
 
 
 def kill_stage(
-    config: RunConfig, directory: Path, stage: str, kills: int, rng: random.Random
+    config: RunConfig,
+    directory: Path,
+    stage: str,
+    kills: int,
+    rng: random.Random,
+    number: signal.Signals,
 ) -> int:
     """Kills `stage` so many times, in runs of up to four kills; returns files that differ."""
     reference, killed = directory / "reference" / config.name, directory / "killed" / config.name
@@ -61,7 +70,9 @@ def kill_stage(
     while landed < kills:
         prepare(reference, killed, stage)
         for _ in range(min(kills - landed, 4)):
-            if not run_and_kill(config, killed.parent, stage, rng.uniform(0, 0.7 * duration)):
+            if not run_and_kill(
+                config, killed.parent, stage, rng.uniform(0, 0.7 * duration), number
+            ):
                 early += 1  # it had finished: another copy is needed to go on killing
                 break
             landed += 1
@@ -99,6 +110,8 @@ def child(config: RunConfig, runs: Path, stage: str) -> int:
     try:
         train(config, SMALL.parent, runs, only=stage, redo=None, extend=False, show=lambda _: None)
         code = 0
+    except StoppedEarly as stop:
+        code = stop.exit_code
     except BaseException:
         traceback.print_exc()
     finally:
@@ -111,13 +124,19 @@ def finish(config: RunConfig, runs: Path, stage: str) -> int:
     return os.waitstatus_to_exitcode(status)
 
 
-def run_and_kill(config: RunConfig, runs: Path, stage: str, after_seconds: float) -> bool:
-    """Begins or resumes the stage and kills it; True if it was still running then."""
+def run_and_kill(
+    config: RunConfig, runs: Path, stage: str, after_seconds: float, number: signal.Signals
+) -> bool:
+    """Begins or resumes the stage and kills or stops it; True if it was still running then."""
     identity = child(config, runs, stage)
     time.sleep(after_seconds)
-    os.kill(identity, signal.SIGKILL)
+    begun = time.monotonic()
+    os.kill(identity, number)
     _, status = os.waitpid(identity, 0)
-    return os.WIFSIGNALED(status)
+    assert time.monotonic() - begun < 10
+    code = os.waitstatus_to_exitcode(status)
+    assert code in (0, 75, -number), f"{stage} ended with {code}"
+    return code != 0
 
 
 def compare(wanted: Path, found: Path) -> int:

@@ -4,12 +4,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 CAMPAIGN = Path(__file__).with_name("kill_campaign.py")
 
 
-def test_twenty_kills_leave_no_trace(tmp_path: Path) -> None:
+@pytest.mark.parametrize("words", [[], ["--stop", "--seed", "7"]], ids=["killed", "stopped"])
+def test_twenty_kills_and_twenty_stops_leave_no_trace(tmp_path: Path, words: list[str]) -> None:
     done = subprocess.run(
-        [sys.executable, str(CAMPAIGN), str(tmp_path), "--kills", "20"],
+        [sys.executable, str(CAMPAIGN), str(tmp_path), "--kills", "20", *words],
         capture_output=True,
         text=True,
         timeout=600,

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from penjing.artifacts import disk
 from penjing.artifacts.directories import discard, require_free_bytes, staged, verified
 from penjing.artifacts.records import StepRecord
 from penjing.errors import ArtifactError, DiskFullError
@@ -127,6 +128,18 @@ def save_checkpoint(
         if not every and old.name not in pins(stage_dir):
             discard(old)
     return final
+
+
+def set_aside_spoiled(stage_dir: Path, first_step: int) -> None:
+    """Rename checkpoints at or after a step that may have spoiled the weights to `spoiled-NAME`, if
+    there is one before it.
+    """
+    found = checkpoints(stage_dir)
+    good = [path for path in found if int(path.name[5:]) < first_step]
+    for path in found[len(good) :] if good else ():
+        aside = path.with_name(f"spoiled-{path.name}")
+        disk.remove(aside)
+        disk.rename(path, aside)
 
 
 def pins(stage_dir: Path) -> set[str]:

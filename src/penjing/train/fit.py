@@ -23,8 +23,9 @@ from penjing.train.checkpoint import (
     checkpoints,
     load_checkpoint,
     save_checkpoint,
+    set_aside_spoiled,
 )
-from penjing.train.guard import is_spike, observe, observe_not_finite
+from penjing.train.guard import MAX_SPIKES, is_spike, observe, observe_not_finite
 from penjing.train.job import FitJob
 from penjing.train.journal import GrowthAlarm, Journal, TimedBatches, now, timing_of
 from penjing.train.loop import BatchT, LossScale, StepResult, Watch, train_steps
@@ -143,6 +144,8 @@ def _train(
                 "or look at what the data has there"
             )
         skip_steps = state.guard.skip_steps
+        if job.runtime.rank == 0:
+            set_aside_spoiled(job.directory, state.step - MAX_SPIKES)
         state = _resume(job, journal)
         state = replace(state, guard=replace(state.guard, skip_steps=skip_steps))
 
