@@ -224,27 +224,6 @@ class Runtime:
         """The share of this rank's peak; None if that is unknown."""
         return flops_per_second / self.world_size / (self.peak * 1e9) if self.peak else None
 
-    def fitting(self, work: Callable[[int], T], rows: int) -> T:
-        """The work with so many rows at a time, or with the largest half, quarter, ... of them that
-        fits into memory. Only for work that may be begun again.
-
-        Raises:
-            ConfigError: a single row does not fit.
-        """
-        while True:
-            try:
-                return work(rows)
-            except (RuntimeError, MemoryError) as error:
-                if not out_of_memory(error):
-                    raise
-            if rows == 1:
-                raise ConfigError(
-                    f"out of memory on {self.device} with one row at a time: free the device's "
-                    "memory, or choose a smaller model"
-                )
-            rows //= 2
-            self.free_memory()
-
 
 def open_runtime(
     device: str,
@@ -387,6 +366,28 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
     )
+
+
+def fitting(work: Callable[[int], T], rows: int, device: torch.device) -> T:
+    """The work with so many rows at a time, or with the largest half, quarter, ... of them that
+    fits into memory. Only for work that may be begun again.
+
+    Raises:
+        ConfigError: a single row does not fit.
+    """
+    while True:
+        try:
+            return work(rows)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+        if rows == 1:
+            raise ConfigError(
+                f"out of memory on {device} with one row at a time: free the device's memory, or "
+                "choose a smaller model"
+            )
+        rows //= 2
+        DEVICES[device.type].free()
 
 
 def make_generator(seed: int) -> torch.Generator:

@@ -12,7 +12,7 @@ def _random(*size: int, seed: int) -> Tensor:
     return torch.randn(*size, dtype=torch.float64, generator=generator).requires_grad_()
 
 
-@pytest.mark.parametrize("tokens", [1, 63, 64, 150])
+@pytest.mark.parametrize("tokens", [1, 63, 64, 150, 600])
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
 def test_block_causal_attention_and_its_gradients_equal_the_plain_twin(
     tokens: int, kv_heads: int

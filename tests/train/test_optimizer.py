@@ -1,3 +1,4 @@
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -6,7 +7,7 @@ import torch
 from torch.nn import Parameter
 
 from penjing.config.training import OptimizerConfig
-from penjing.errors import ArtifactError
+from penjing.errors import ArtifactError, ConfigError
 from penjing.model.transformer import Transformer
 from penjing.runtime import make_generator
 from penjing.train.optimizer import (
@@ -129,3 +130,75 @@ def test_the_state_of_another_optimizer_is_refused(make_model: MakeModel) -> Non
     muon = build_optimizer(make_model(), OptimizerConfig())
     with pytest.raises(ArtifactError, match="another optimizer"):
         muon.load_state_tensors(adamw.state_tensors())
+
+
+@pytest.mark.parametrize("options", [{"normalized": True}, {"cautious": True, "weight_decay": 0.1}])
+def test_muon_s_options_learn_and_go_on_from_their_state(
+    make_model: MakeModel, options: dict[str, object]
+) -> None:
+    config = replace(OptimizerConfig(), **options)  # type: ignore[arg-type]
+    model, twin = make_model(), make_model()
+    optimizer, other = build_optimizer(model, config), build_optimizer(twin, config)
+    for step in range(4):
+        fill_gradients(model, step)
+        optimizer.step(1.0)
+        if step == 1:
+            other.load_state_tensors(optimizer.state_tensors())
+            twin.load_state_dict(model.state_dict())
+        elif step > 1:
+            fill_gradients(twin, step)
+            other.step(1.0)
+    assert all(map(torch.equal, model.parameters(), twin.parameters()))
+
+
+def test_normalized_updates_have_rows_of_like_length_and_the_length_of_before() -> None:
+    matrix = Parameter(torch.zeros(8, 16))
+    muon = Muon(
+        {"m": matrix}, learning_rate=1.0, weight_decay=0.0, dtype=torch.float32, normalized=True
+    )
+    generator = make_generator(2)
+    scales = torch.arange(1, 9)[:, None] / 8
+    for _ in range(30):
+        matrix.grad = torch.randn(8, 16, generator=generator) * scales
+        before = matrix.detach().clone()
+        muon.step(1.0, momentum=0.9)
+    change = matrix.detach() - before
+    rows = change.norm(dim=1)
+    assert float(rows.max() / rows.min()) < 2.0
+    assert float(change.norm()) == pytest.approx(8**0.5, rel=0.2)
+
+
+def test_cautious_decay_leaves_weights_that_grow_alone() -> None:
+    matrix = Parameter(torch.ones(4, 4))
+    muon = Muon(
+        {"m": matrix}, learning_rate=0.1, weight_decay=1.0, dtype=torch.float32, cautious=True
+    )
+    matrix.grad = -torch.eye(4)  # the diagonal grows
+    muon.step(1.0, momentum=0.0)
+    assert bool((matrix.diagonal() > 1.0).all())
+
+
+def test_adamw_of_8_bits_names_its_extra(
+    make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
+    with pytest.raises(ConfigError, match=r'pip install "penjing\[bits8\]"'):
+        build_optimizer(make_model(), OptimizerConfig(kind="adamw8bit"))
+
+
+def test_adamw_of_8_bits_goes_on_from_its_state(make_model: MakeModel) -> None:
+    pytest.importorskip("bitsandbytes")
+    config = OptimizerConfig(kind="adamw8bit", learning_rate=1e-2)
+    model, twin = make_model(), make_model()
+    optimizer, other = build_optimizer(model, config), build_optimizer(twin, config)
+    for step in range(4):
+        fill_gradients(model, step)
+        optimizer.step(1.0)
+        if step == 1:
+            other.load_state_tensors(optimizer.state_tensors())
+            twin.load_state_dict(model.state_dict())
+        elif step > 1:
+            fill_gradients(twin, step)
+            other.step(1.0)
+    assert all(map(torch.equal, model.parameters(), twin.parameters()))

@@ -1,3 +1,6 @@
+from itertools import pairwise
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,3 +30,20 @@ def test_the_ramps_are_linear_and_end_one_step_past_the_last() -> None:
 def test_without_ramps_the_factor_is_one() -> None:
     config = ScheduleConfig(warmup_steps=0, warmdown_fraction=0.0)
     assert {factor(step, 7, config) for step in range(1, 8)} == {1.0}
+
+
+@pytest.mark.parametrize("kind", ["cosine", "linear"])
+def test_cosine_and_linear_fall_from_the_peak_to_what_is_to_be_left(kind: str) -> None:
+    config = ScheduleConfig(warmup_steps=10, kind=kind, final_fraction=0.1)  # type: ignore[arg-type]
+    course = [factor(step, 100, config) for step in range(1, 101)]
+    assert course[9] == pytest.approx(1.0)
+    assert all(a > b for a, b in pairwise(course[9:]))
+    assert course[-1] == pytest.approx(0.1, abs=0.02)
+    halfway = course[9 + 45]
+    assert halfway == pytest.approx(0.55, abs=0.02)
+
+
+def test_a_constant_course_may_leave_a_share_of_the_rates() -> None:
+    config = ScheduleConfig(warmup_steps=0, warmdown_fraction=0.5, final_fraction=0.2)
+    assert factor(50, 100, config) == 1.0
+    assert factor(100, 100, config) == pytest.approx(0.2 + 0.8 / 50)

@@ -9,14 +9,17 @@ Shapes: B rows, T positions, V vocabulary.
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from penjing.data.batches import Batch, pad_rows
 from penjing.model.language_model import LanguageModel
 from penjing.model.likelihood import token_logprobs
+from penjing.runtime import fitting
 
 
 @dataclass(frozen=True)
@@ -50,12 +53,20 @@ def text_loss(
         batches: any rows; special targets and padding are left out by their byte length of 0.
         byte_lengths: (V,) raw bytes of every id.
     """
-    lengths_V = torch.from_numpy(byte_lengths)
-    nats, tokens, num_bytes = 0.0, 0, 0
+    lengths_V, found = torch.from_numpy(byte_lengths), TextLoss(0.0, 0, 0)
     for batch in batches:
-        logprobs_BT = token_logprobs(model, batch.tokens, batch.targets, batch.document_ids)
-        bytes_BT = lengths_V.to(batch.targets.device)[batch.targets]
-        scored_BT = (batch.loss_weights > 0) & (bytes_BT > 0)
+        work = partial(_scored, model, batch, lengths_V.to(batch.targets.device))
+        found += fitting(work, max(1, batch.rows), batch.targets.device)
+    return found
+
+
+def _scored(model: LanguageModel, batch: Batch, lengths_V: Tensor, rows: int) -> TextLoss:
+    """The sums of a batch, so many rows at a time."""
+    nats, tokens, num_bytes = 0.0, 0, 0
+    for part in batch.split(rows):
+        logprobs_BT = token_logprobs(model, part.tokens, part.targets, part.document_ids)
+        bytes_BT = lengths_V[part.targets]
+        scored_BT = (part.loss_weights > 0) & (bytes_BT > 0)
         nats -= float(logprobs_BT.double()[scored_BT].sum())
         tokens += int(scored_BT.sum())
         num_bytes += int(bytes_BT[scored_BT].sum())

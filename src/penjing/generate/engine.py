@@ -19,6 +19,7 @@ from penjing.errors import DataError
 from penjing.generate.sampling import Integers, Sampling, choose, uniforms
 from penjing.model.attention import KeyValueCache
 from penjing.model.language_model import LanguageModel
+from penjing.runtime import fitting
 
 FinishReason = Literal["stop", "length", "tool_limit"]
 AnswerTurn = Callable[[Sequence[int]], tuple[int, ...]]
@@ -62,17 +63,21 @@ def generate(
     max_tool_calls: int = 2,
     slots: int = 128,
 ) -> list[Completion]:
-    """One completion a request, in order.
+    """One completion a request, in order; out of memory, begun again with half the slots.
 
     Raises:
         DataError: A prompt is empty or leaves no room for a token.
     """
     if not requests:
         return []
-    batch = _Batch(model, requests, (stop_ids, answer_turn, max_tool_calls), slots)
-    while batch.running:
-        batch.step()
-    return [batch.completions[place] for place in range(len(requests))]
+
+    def with_slots(slots: int) -> list[Completion]:
+        batch = _Batch(model, requests, (stop_ids, answer_turn, max_tool_calls), slots)
+        while batch.running:
+            batch.step()
+        return [batch.completions[place] for place in range(len(requests))]
+
+    return fitting(with_slots, min(slots, len(requests)), model.head_weight.device)
 
 
 def stream(

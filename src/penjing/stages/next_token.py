@@ -8,13 +8,12 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from penjing.artifacts.lines import read_records
 from penjing.artifacts.records import StepRecord
 from penjing.config.training import MixtureShare, TrainingConfig
-from penjing.data.batches import Batch, RowStream, ValidationRows, validation_batch
+from penjing.data.batches import RowStream, ValidationRows, validation_batch
 from penjing.data.feeding import Feeding, feed
 from penjing.data.mixture import Segment, sources_of
 from penjing.data.overlong import TurnMarks
@@ -43,7 +42,7 @@ from penjing.train.optimizer import build_optimizer
 
 CALIBRATION_STEPS = 8
 VALIDATION_ROWS = 16
-"""Rows of one forward pass; half of them where memory is short."""
+"""Rows of one forward pass."""
 
 
 def train_on_mixture(
@@ -199,25 +198,22 @@ def _probes(
             yield Probe(
                 name,
                 section.cadence.evaluate_every_steps,
-                bits_probe(name, model, tokenizer, batch.to(runtime.device), runtime),
+                bits_probe(name, model, tokenizer, batch.to(runtime.device)),
             )
 
 
 def bits_probe(
-    name: str, model: LanguageModel, tokenizer: Tokenizer, rows: ValidationRows, runtime: Runtime
+    name: str, model: LanguageModel, tokenizer: Tokenizer, rows: ValidationRows
 ) -> Callable[[int], ProbeResult]:
     """Bits per byte of the model, as it then is, on fixed rows: of all, and `NAME.SOURCE` of each
     source, by which it is seen what is forgotten while others come in.
     """
     byte_lengths = tokenizer.byte_lengths()
 
-    def score(batch: Batch, at_a_time: int) -> TextLoss:
-        return text_loss(model, batch.split(at_a_time), byte_lengths)
-
     def run(_: int) -> ProbeResult:
         found = {
-            shard.removesuffix(".validation"): runtime.fitting(
-                partial(score, batch), VALIDATION_ROWS
+            shard.removesuffix(".validation"): text_loss(
+                model, batch.split(VALIDATION_ROWS), byte_lengths
             )
             for shard, batch in rows.by_shard()
         }

@@ -1,0 +1,80 @@
+import pytest
+import torch
+from torch._dynamo.utils import counters
+
+from penjing.config.model import ModelConfig
+from penjing.config.training import OptimizerConfig
+from penjing.data.batches import Batch
+from penjing.model.build import build_model
+from penjing.model.compilation import compile_block
+from penjing.model.initialization import initialize
+from penjing.model.language_model import LanguageModel
+from penjing.model.likelihood import token_logprobs
+from penjing.runtime import Runtime
+from penjing.train.loop import StepResult, train_steps
+from penjing.train.objectives import next_token
+from penjing.train.optimizer import build_optimizer
+
+RUNTIME = Runtime(torch.device("cpu"), torch.float32)
+
+
+def make() -> LanguageModel:
+    torch.set_num_threads(1)
+    model = build_model(
+        ModelConfig(depth=3, hidden_size=32, head_dim=16, max_position_embeddings=80).shape(60)
+    )
+    initialize(model, 1)
+    return model
+
+
+def batch(step: int) -> Batch:
+    """Documents of other lengths each time."""
+    dice = torch.Generator().manual_seed(step)
+    ids = torch.randint(60, (4, 81), generator=dice)
+    documents = (torch.rand((4, 80), generator=dice) < 0.05).long().cumsum(1)
+    return Batch(ids[:, :-1], ids[:, 1:], torch.ones(4, 80), documents)
+
+
+def steps_of(model: LanguageModel) -> list[StepResult]:
+    return list(
+        train_steps(
+            model,
+            build_optimizer(model, OptimizerConfig()),
+            next_token,
+            map(batch, range(100)),
+            RUNTIME,
+            steps=range(1, 7),
+            microbatch_rows=2,
+            schedule=lambda _: 1.0,
+            max_grad_norm=1.0,
+        )
+    )
+
+
+@pytest.mark.filterwarnings("default")  # torch warns of itself while it compiles
+def test_a_compiled_block_trains_as_the_eager_one_and_is_compiled_once() -> None:
+    eager, compiled = make(), make()
+    done = compile_block(compiled, 2, 80)
+    assert not done.failure
+    before = counters["stats"]["unique_graphs"]
+    found = steps_of(compiled)
+    with torch.no_grad():  # a probe, in another shape
+        token_logprobs(compiled, *(torch.zeros((3, 33), dtype=torch.int64),) * 2)
+    assert counters["stats"]["unique_graphs"] == before
+    for one, other in zip(found, steps_of(eager), strict=True):
+        assert one.loss == pytest.approx(other.loss, rel=1e-4)
+        assert one.grad_norm == pytest.approx(other.grad_norm, rel=1e-3)
+
+
+def test_what_cannot_be_compiled_runs_eagerly_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> object:
+        def call(*_: object) -> None:
+            raise RuntimeError("no C++ compiler was found\nmore")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", broken)
+    model = make()
+    assert compile_block(model, 2, 80).failure == "no C++ compiler was found"
+    assert model.compiled_block is None
+    assert steps_of(model)[-1].skipped is None
