@@ -61,7 +61,8 @@ if arguments[:1] == ["demo"]:
     arguments[:1] = ["train", "tiny.toml"]
 elif "bonsai.toml" in arguments and arguments[0] != "check":
     arguments += [part for setting in {SHORTER!r} for part in ("--set", setting)]
-sys.exit(main(arguments))
+if __name__ == "__main__":
+    sys.exit(main(arguments))
 """
 
 

@@ -63,7 +63,7 @@ def test_a_length_is_planned_in_every_form(
 def test_the_plan_is_told_and_missing_shards_are_named(
     small_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["plan", str(SMALL), "--runs", str(small_run.parent)]) == 0
+    assert main(["plan", "--quick", str(SMALL), "--runs", str(small_run.parent)]) == 0
     told = capsys.readouterr().out
     assert "pretrain: 8 steps x 2 rows = 3,072 tokens planned, 3,072 consumed" in told
     assert "bytes of text a token" in told
