@@ -8,6 +8,7 @@ B rows, T tokens of a row, S new tokens, D hidden size, V vocabulary.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -125,14 +126,13 @@ class LanguageModel(nn.Module, ABC):
 
     def run(self, block: nn.Module, *inputs: Any) -> Tensor:
         """One block, as this model runs its blocks now."""
+        if not torch.is_grad_enabled():
+            out: Tensor = block(*inputs)
+            return out
         call: Callable[..., Tensor] = block
-        if torch.is_grad_enabled():
-            if self.compiled_block is not None:
-                compiled = self.compiled_block
-                call = lambda *given: compiled(block, *given)  # noqa: E731 - bound to this block
-            if self.checkpoints_blocks:
-                out: Tensor = checkpoint(
-                    call, *inputs, use_reentrant=False, preserve_rng_state=False
-                )
-                return out
+        if self.compiled_block is not None:
+            call = partial(self.compiled_block, block)
+        if self.checkpoints_blocks:
+            again: Tensor = checkpoint(call, *inputs, use_reentrant=False, preserve_rng_state=False)
+            return again
         return call(*inputs)
