@@ -31,6 +31,9 @@ PROBED = ("float32", "bfloat16")
 
 T = TypeVar("T")
 
+COMPILE_CACHE = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
+"""What the person set."""
+
 MAKERS_PEAK = {
     "H100 PCIe": 756e3,
     "H100": 989e3,
@@ -273,7 +276,8 @@ def open_runtime(
 
 def keep_compiled_code(folder: Path) -> None:
     """Where what torch compiles is kept for the next stage and run, unless the person said it."""
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder.absolute()))
+    if COMPILE_CACHE is None:  # torch may have set the variable to its own default since
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder.absolute())
 
 
 def _choose_device(device: str) -> str:
