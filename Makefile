@@ -13,7 +13,7 @@ help:
 	@echo "make demo     set up and grow the demo model, then chat with it"
 	@echo "make test     set up and run every check and test"
 	@echo "make check    ruff and mypy alone"
-	@echo "make nightly  the full counts, PART=demo|kills|corpus|corruptions|fuzz|stream|downloads|all"
+	@echo "make nightly  the full counts, PART=demo|kills|stops|corpus|corruptions|fuzz|stream|downloads|all"
 	@echo "make sanitize fuzz the compiled core under the address and undefined sanitizers"
 	@echo "make size     lines of code of the package and of its tests"
 

@@ -1,6 +1,6 @@
 """The full counts that `make test` only samples.
 
-`make nightly PART=demo|kills|corpus|corruptions|fuzz|stream|downloads|all`.
+`make nightly PART=demo|kills|stops|corpus|corruptions|fuzz|stream|downloads|all`.
 
 Each part takes at most half an hour on two cores, writes below `nightly/` and, stopped, goes on
 where it was. Results are for docs/notebook.md, with the commit and the date printed here.
@@ -40,6 +40,7 @@ def main() -> int:
     parts = {
         "demo": demo,
         "kills": kills,
+        "stops": stops,
         "corpus": corpus,
         "corruptions": corruptions,
         "fuzz": fuzz,
@@ -87,19 +88,28 @@ def demo() -> bool:
 
 def kills() -> bool:
     """200 SIGKILLs in pretrain, sft and rl; batches already done are not repeated."""
-    directory = NIGHTLY / "kills"
+    return _campaign("kills", [])
+
+
+def stops() -> bool:
+    """200 SIGTERMs in the same: exit 75 within 10 s, and the same bytes."""
+    return _campaign("stops", ["--stop"])
+
+
+def _campaign(name: str, words: list[str]) -> bool:
+    directory = NIGHTLY / name
     directory.mkdir(exist_ok=True)
     for batch in range(KILLS // KILLS_A_BATCH):
         mark = directory / f"batch-{batch}.done"
         if not mark.exists():
             script = ROOT / "tests" / "faults" / "kill_campaign.py"
-            options = ["--kills", str(KILLS_A_BATCH), "--seed", str(batch)]
+            options = ["--kills", str(KILLS_A_BATCH), "--seed", str(batch), *words]
             command = [sys.executable, str(script), str(directory), *options]
             done = subprocess.run(command, check=False)  # noqa: S603
             if done.returncode:
                 return False
             mark.touch()
-        say(f"kills: {(batch + 1) * KILLS_A_BATCH} of {KILLS}, 0 differences")
+        say(f"{name}: {(batch + 1) * KILLS_A_BATCH} of {KILLS}, 0 differences")
     return True
 
 
