@@ -204,6 +204,19 @@ def test_a_signal_in_a_probe_or_in_a_step_interrupts_it_and_costs_nothing(
     assert kept_bytes(fit(make_job(tmp_path))) == straight
 
 
+def test_a_stage_stopped_in_its_first_step_begins_again(
+    make_job: MakeJob, tmp_path: Path, straight: dict[str, bytes]
+) -> None:
+    def objective(model: LanguageModel, batch: Batch) -> Loss:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return next_token(model, batch)
+
+    with pytest.raises(StoppedEarly, match="step 0 of 5"):
+        fit(replace(make_job(tmp_path), objective=objective))
+    assert not list((tmp_path / "sft").glob("step-*"))
+    assert kept_bytes(fit(make_job(tmp_path))) == straight
+
+
 def test_a_second_signal_stops_at_once(make_job: MakeJob, tmp_path: Path) -> None:
     def ask_twice(step: int) -> None:
         try:

@@ -337,6 +337,8 @@ def _finite(value: float) -> float | None:
 def _save(job: FitJob[BatchT], state: TrainingState, journal: Journal, stop: StopRequest) -> None:
     """A checkpoint; on a full disk training waits for room, and for as long as nobody stops it."""
     journal.sync()
+    if state.step == 0:  # stopped in its first step: it begins again
+        return
     for pause in range(MAX_PAUSES + 1):
         try:
             if job.runtime.rank == 0 and not checkpoint_path(job.directory, state.step).exists():
