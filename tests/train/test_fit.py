@@ -178,6 +178,18 @@ def test_a_signal_finishes_the_step_saves_and_the_run_resumes_to_the_same_end(
     assert kept_bytes(result) == straight
 
 
+def test_a_signal_in_the_last_probe_leaves_its_record_to_the_resume(
+    make_job: MakeJob, tmp_path: Path, straight: dict[str, bytes]
+) -> None:
+    def ask(step: int) -> None:
+        if step == STEPS:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(StoppedEarly, match="step 5 of 5"):
+        fit(make_job(tmp_path, ask))
+    assert kept_bytes(fit(make_job(tmp_path))) == straight
+
+
 def test_a_signal_in_a_probe_or_in_a_step_interrupts_it_and_costs_nothing(
     make_job: MakeJob, tmp_path: Path, straight: dict[str, bytes]
 ) -> None:

@@ -155,7 +155,7 @@ def run(context: StageContext) -> dict[str, Any]:
         steps=section.steps,
         rows_per_step=section.prompts_per_step * section.num_generations,
         probes=(
-            Probe("rollouts", 1, lambda _: ProbeResult(values=opened[-1].values)),
+            Probe("rollouts", 1, lambda _: _rolled_out(opened), instant=True),
             _accuracy_probe(config.seed, section, task, model, tokenizer),
         ),
         logs=(log,),
@@ -165,6 +165,11 @@ def run(context: StageContext) -> dict[str, Any]:
     log.close()
     summary = training_summary(result, start, model, planned_tokens=None)
     return summary | {"task": task.name, "problems": len(pool)}
+
+
+def _rolled_out(opened: Sequence[RolloutStream]) -> ProbeResult:
+    """What the step's rollouts were like; nothing, where a record is finished after a resume."""
+    return ProbeResult(values=opened[-1].values if opened else {})
 
 
 def _find_task(name: str) -> Task:

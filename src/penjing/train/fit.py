@@ -6,13 +6,14 @@ The only caller of `train_steps`; what a stage trains on is said in its `FitJob`
 import hashlib
 import math
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from penjing.artifacts.directories import newest_verified, sweep_partials
+from penjing.artifacts.directories import discard, newest_verified, sweep_partials
 from penjing.artifacts.progress import Progress
 from penjing.artifacts.records import SampleRecord, StepRecord, TimingRecord
 from penjing.errors import ArtifactError, DiskFullError, DivergedError, StoppedEarly
@@ -69,7 +70,7 @@ def fit(job: FitJob[BatchT]) -> FitResult:
     try:
         with stop_requests() as stop:
             start = end = _resume(job, journal)
-            if start.step < job.steps:
+            if start.step < job.steps or start.open_record is not None:
                 end = _train(job, start, journal, stop)
     finally:
         journal.close()
@@ -101,7 +102,7 @@ def _resume(job: FitJob[BatchT], journal: Journal) -> TrainingState:
         journal.event("resumed", f"{job.stage} goes on after step {step}", step=step)
     if job.runtime.world_size > 1:
         job.runtime.require_agreement("the starting weights", _digest(job.model))
-    journal.truncate_after(state.step - (state.open_record is not None))
+    journal.truncate_after(state.step, record_is_open=state.open_record is not None)
     return state
 
 
@@ -292,15 +293,15 @@ def _record(
         for probe in job.probes:
             if _due(record.step, probe.every_steps, job.steps):
                 # Several ranks would have to agree; there a stop waits for the probe.
-                alone = stop.interruptible() if job.runtime.world_size == 1 else nullcontext()
+                waits = probe.instant or job.runtime.world_size > 1
+                alone = nullcontext() if waits else stop.interruptible()
                 with torch.no_grad(), torch.random.fork_rng(devices=[]), alone:
                     seen = probe.run(record.step)
                 values |= seen.values
                 samples += seen.samples
     except InterruptedProbeError:
-        return replace(state, open_record=record)
-    finite = {name: value for name, value in values.items() if math.isfinite(value)}
-    record = replace(record, values=finite)
+        return replace(state, open_record=replace(record, values=_finite_only(values)))
+    record = replace(record, values=_finite_only(values))
     journal.append(record)
     journal.append(timing)
     journal.track(record, timing)
@@ -327,7 +328,14 @@ def _finish_record(
     done = _record(job, state, state.open_record, timing, journal, stop)
     if done.open_record is not None:
         _stop(job, state)
+    if done.step == job.steps:  # the last checkpoint is to be what it would have been
+        discard(checkpoint_path(job.directory, done.step))
+        _save(job, done, journal, stop)
     return done
+
+
+def _finite_only(values: Mapping[str, float]) -> dict[str, float]:
+    return {name: value for name, value in values.items() if math.isfinite(value)}
 
 
 def _finite(value: float) -> float | None:

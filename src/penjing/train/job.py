@@ -30,11 +30,16 @@ class ProbeResult:
 
 @dataclass(frozen=True)
 class Probe:
-    """A look at the model every so many steps and after the last, with seeds of its own."""
+    """A look at the model every so many steps and after the last, with seeds of its own.
+
+    A stop interrupts it, and it is run again when training goes on; not if it is `instant`, as
+    those are that tell what the step's batch knew.
+    """
 
     name: str
     every_steps: int
     run: Callable[[int], ProbeResult]
+    instant: bool = False
 
 
 @dataclass(frozen=True)

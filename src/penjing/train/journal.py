@@ -66,8 +66,11 @@ class Journal:
         if self._writes:
             append_event(self._directory.parent, kind, self._stage, message, **values)
 
-    def truncate_after(self, step: int) -> None:
-        for log in (*self._own.values(), *self._logs):
+    def truncate_after(self, step: int, *, record_is_open: bool) -> None:
+        """Cut all logs back to a step; an open record is written later, to the stage's own."""
+        for log in self._own.values():
+            log.truncate_after(step - record_is_open)
+        for log in self._logs:
             log.truncate_after(step)
 
     def sync(self) -> None:
