@@ -37,7 +37,7 @@ HELD_OUT_TOKENS = 60_000
 
 SYSTEMS: dict[str, tuple[str, dict[str, Any]]] = {
     "penjing": ("penjing", {}),
-    "penjing, racing": ("penjing", {"model": {"architecture": "racing"}}),
+    "penjing, racing": ("penjing", {"model": {"architecture": "racing", "head_dim": 128}}),
     "nanochat": ("nanochat", {"tokens_per_step": 16_384}),
     "nanochat, tuned": ("nanochat", {"tokens_per_step": 2048, "rate_scale": 0.5}),
 }

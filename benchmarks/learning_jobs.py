@@ -10,14 +10,12 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-
-WARM_UP_STEPS = 3
-"""Steps on a copy of the weights, before the clock starts."""
 
 
 def main() -> int:
@@ -66,7 +64,7 @@ def scores(folder: Path, logprobs: Callable[[torch.Tensor, torch.Tensor], torch.
 
 
 def train_penjing(options: argparse.Namespace, settings: dict[str, Any]) -> dict[str, Any]:
-    """Our model, loop and stream; `settings` are those of [model], and of [pretrain] prefixed."""
+    """Our model, loop and stream; `settings` change the tables model, optimizer and schedule."""
     from benchmarks.learning import open_rows
     from penjing.config.model import ModelConfig
     from penjing.config.training import OptimizerConfig, ScheduleConfig
@@ -90,7 +88,8 @@ def train_penjing(options: argparse.Namespace, settings: dict[str, Any]) -> dict
     if settings.get("compile", True):
         compile_block(model, rows, info["tokens"])
     optimizer = build_optimizer(model, OptimizerConfig(**settings.get("optimizer", {})))
-    schedule = ScheduleConfig(**{"warmup_steps": 20} | settings.get("schedule", {}))
+    schedule = ScheduleConfig(**settings.get("schedule", {}))
+    course = replace(schedule, warmup_steps=0)  # the warm-up is counted in steps
     clock, source = Clock(options.seconds), open_rows(options.folder, rows, options.seed)
     clock.start()
 
@@ -99,8 +98,8 @@ def train_penjing(options: argparse.Namespace, settings: dict[str, Any]) -> dict
 
     def follow(step: int) -> float:
         fraction = min(1.0, clock.progress)
-        course = factor(1 + round(9_999 * fraction), 10_000, without_warm_up(schedule))
-        return min(course, step / max(1, schedule.warmup_steps))
+        down = factor(1 + round(9_999 * fraction), 10_000, course)
+        return min(down, step / max(1, schedule.warmup_steps))
 
     steps, loss = 0, 0.0
     for result in train_steps(
@@ -129,13 +128,6 @@ def train_penjing(options: argparse.Namespace, settings: dict[str, Any]) -> dict
         "parameters": sum(value.numel() for value in model.parameters()),
         "dtype": machine.dtype,
     }
-
-
-def without_warm_up(schedule: Any) -> Any:
-    """The same course; the warm-up is counted in steps apart."""
-    from dataclasses import replace
-
-    return replace(schedule, warmup_steps=0)
 
 
 def train_nanochat(options: argparse.Namespace, settings: dict[str, Any]) -> dict[str, Any]:

@@ -67,6 +67,20 @@ def read_rows(options: argparse.Namespace) -> torch.Tensor:
     return flat.view(*options.shape)
 
 
+def own_shape(options: argparse.Namespace) -> Any:
+    """The shape that everyone takes, as ours."""
+    from penjing.config.model import ModelConfig
+
+    return ModelConfig(
+        depth=LAYERS,
+        hidden_size=HIDDEN,
+        num_attention_heads=HEADS,
+        head_dim=HIDDEN // HEADS,
+        intermediate_size=INNER,
+        max_position_embeddings=options.shape[2] - 1,
+    ).shape(VOCAB)
+
+
 def stepping(
     model: torch.nn.Module, loss_of: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 ) -> Step:
@@ -86,7 +100,6 @@ def stepping(
 
 def open_penjing(options: argparse.Namespace) -> tuple[torch.nn.Module, Step]:
     """Our loop, with the settings of `penjing train`."""
-    from penjing.config.model import ModelConfig
     from penjing.config.training import OptimizerConfig
     from penjing.data.batches import Batch
     from penjing.model.build import build_model
@@ -97,18 +110,11 @@ def open_penjing(options: argparse.Namespace) -> tuple[torch.nn.Module, Step]:
     from penjing.train.objectives import next_token
     from penjing.train.optimizer import build_optimizer
 
-    rows = read_rows(options)
-    shape = ModelConfig(
-        depth=LAYERS,
-        hidden_size=HIDDEN,
-        num_attention_heads=HEADS,
-        head_dim=HIDDEN // HEADS,
-        intermediate_size=INNER,
-        max_position_embeddings=rows.shape[2] - 1,
-    ).shape(VOCAB)
+    shape = own_shape(options)
     model = build_model(shape, DTYPES[options.dtype])
     initialize(model, 1)
-    compile_block(model, rows.shape[1], rows.shape[2] - 1)
+    _, rows, tokens = options.shape
+    compile_block(model, rows, tokens - 1)
     pending: list[Batch] = []
 
     def batches() -> Any:
@@ -123,7 +129,7 @@ def open_penjing(options: argparse.Namespace) -> tuple[torch.nn.Module, Step]:
         batches(),
         Runtime(torch.device("cpu"), DTYPES[options.dtype], threads=options.threads),
         steps=range(1, 10**6),
-        microbatch_rows=rows.shape[1],
+        microbatch_rows=rows,
         schedule=lambda _: 1.0,
         max_grad_norm=1.0,
     )
@@ -155,18 +161,9 @@ def open_plain(options: argparse.Namespace) -> tuple[torch.nn.Module, Step]:
     for module in (language_model, racing):
         module.rms_norm = rms_norm  # type: ignore[attr-defined]
     setattr(DocumentAttention, "__call__", attend)  # noqa: B010 - mypy knows no such change
-    from penjing.config.model import ModelConfig
     from penjing.model.initialization import initialize
 
-    rows = read_rows(options)
-    shape = ModelConfig(
-        depth=LAYERS,
-        hidden_size=HIDDEN,
-        num_attention_heads=HEADS,
-        head_dim=HIDDEN // HEADS,
-        intermediate_size=INNER,
-        max_position_embeddings=rows.shape[2] - 1,
-    ).shape(VOCAB)
+    shape = own_shape(options)
     model = transformer.Transformer(shape)
     initialize(model, 1)
     forward = torch.compile(model, dynamic=False)
@@ -182,7 +179,6 @@ def open_transformers(options: argparse.Namespace) -> tuple[torch.nn.Module, Ste
     """Qwen3ForCausalLM, compiled whole, at its defaults."""
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
-    rows = read_rows(options)
     config = Qwen3Config(
         vocab_size=VOCAB,
         hidden_size=HIDDEN,
@@ -191,7 +187,7 @@ def open_transformers(options: argparse.Namespace) -> tuple[torch.nn.Module, Ste
         num_attention_heads=HEADS,
         num_key_value_heads=HEADS,
         head_dim=HIDDEN // HEADS,
-        max_position_embeddings=rows.shape[2] - 1,
+        max_position_embeddings=options.shape[2] - 1,
         tie_word_embeddings=False,
         use_cache=False,
     )
@@ -211,10 +207,9 @@ def open_litgpt(options: argparse.Namespace) -> tuple[torch.nn.Module, Step]:
     from litgpt.model import GPT
     from litgpt.utils import chunked_cross_entropy
 
-    rows = read_rows(options)
     config = Config(
         name="bench",
-        block_size=rows.shape[2] - 1,
+        block_size=options.shape[2] - 1,
         vocab_size=VOCAB,
         padded_vocab_size=VOCAB,
         n_layer=LAYERS,
@@ -245,9 +240,8 @@ def open_nanochat(options: argparse.Namespace) -> tuple[torch.nn.Module, Step]:
     sys.path.insert(0, str(options.nanochat))
     from nanochat.gpt import GPT, GPTConfig
 
-    rows = read_rows(options)
     config = GPTConfig(
-        sequence_len=rows.shape[2] - 1,
+        sequence_len=options.shape[2] - 1,
         vocab_size=VOCAB,
         n_layer=LAYERS,
         n_head=HEADS,

@@ -8,6 +8,7 @@ import atexit
 import json
 import os
 import platform
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,13 +22,9 @@ from torch import Tensor
 from penjing.errors import ConfigError, PenjingError
 from penjing.process import memory_bytes, peak_memory_bytes, started_ranks
 
-DTYPES = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
 PROBED = ("float32", "bfloat16")
 """float16 is never chosen, only asked for: it needs its loss scaled, and CPUs are slow at it."""
+DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in (*PROBED, "float16")}
 
 T = TypeVar("T")
 
@@ -332,7 +329,7 @@ def probe_dtype(device: torch.device, hidden_size: int) -> tuple[str, dict[str, 
 def measured_peak(device: torch.device, dtype: str, accelerator: str) -> float:
     """GFLOP/s that products of this dtype reach at most here; some 0.15 s on a CPU."""
     for part, peak in MAKERS_PEAK.items():
-        if part in accelerator and dtype in ("bfloat16", "float16"):
+        if re.search(rf"\b{part}\b", accelerator) and dtype in ("bfloat16", "float16"):
             return peak
     rate = 0.0
     # A dtype that is emulated would take seconds at full size.

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penjing.config.loading import dump_run, identity, load_run, parse_run, section_of
-from penjing.config.training import MixtureShare
+from penjing.config.model import ModelConfig
+from penjing.config.training import MixtureShare, ScheduleConfig
 from penjing.errors import ConfigError
 
 GOOD = """\
@@ -248,3 +249,23 @@ def test_a_key_that_is_a_word_of_python_is_written_without_its_underscore() -> N
     assert parse_run(dump_run(run), "config.toml") == run
     assert "write from in [tokenizer]" in mistakes(GOOD, "tokenizer.tokenizer_file=x")[0]
     assert "an unknown key" in mistakes(GOOD, "tokenizer.from_=x")[0]
+
+
+def test_a_younger_setting_is_no_identity_while_it_has_its_default() -> None:
+    plain, changed = ScheduleConfig(), ScheduleConfig(kind="cosine")
+    assert "kind" not in identity(plain)
+    assert identity(changed)["kind"] == "cosine"
+    assert identity(ModelConfig()).keys() == {
+        "depth",
+        "num_hidden_layers",
+        "hidden_size",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "head_dim",
+        "intermediate_size",
+        "max_position_embeddings",
+        "rope_theta",
+        "rms_norm_eps",
+        "tie_word_embeddings",
+        "logit_softcap",
+    }

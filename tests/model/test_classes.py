@@ -139,9 +139,9 @@ def test_dropped_units_follow_from_row_and_step_whatever_the_microbatch() -> Non
 
 
 def test_a_published_run_comes_out_as_published() -> None:
-    shape = ModelConfig("racing", depth=10, max_position_embeddings=2048, logit_softcap=15.0).shape(
-        65_536
-    )
+    shape = ModelConfig(
+        "racing", depth=10, head_dim=128, max_position_embeddings=2048, logit_softcap=15.0
+    ).shape(65_536)
     assert (shape.num_attention_heads, shape.head_dim) == (5, 128)
     assert parameters(shape).total == 133_038_080
     assert published_flops_per_token(shape, 2048) == pytest.approx(7.038566e8, rel=1e-6)

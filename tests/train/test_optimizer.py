@@ -132,11 +132,8 @@ def test_the_state_of_another_optimizer_is_refused(make_model: MakeModel) -> Non
         muon.load_state_tensors(adamw.state_tensors())
 
 
-@pytest.mark.parametrize("options", [{"normalized": True}, {"cautious": True, "weight_decay": 0.1}])
-def test_muon_s_options_learn_and_go_on_from_their_state(
-    make_model: MakeModel, options: dict[str, object]
-) -> None:
-    config = replace(OptimizerConfig(), **options)  # type: ignore[arg-type]
+def goes_on_from_its_state(make_model: MakeModel, config: OptimizerConfig) -> bool:
+    """Whether an optimizer that takes over after two updates makes the third and fourth alike."""
     model, twin = make_model(), make_model()
     optimizer, other = build_optimizer(model, config), build_optimizer(twin, config)
     for step in range(4):
@@ -148,7 +145,15 @@ def test_muon_s_options_learn_and_go_on_from_their_state(
         elif step > 1:
             fill_gradients(twin, step)
             other.step(1.0)
-    assert all(map(torch.equal, model.parameters(), twin.parameters()))
+    return all(map(torch.equal, model.parameters(), twin.parameters()))
+
+
+@pytest.mark.parametrize("options", [{"normalized": True}, {"cautious": True, "weight_decay": 0.1}])
+def test_muon_s_options_go_on_from_their_state(
+    make_model: MakeModel, options: dict[str, object]
+) -> None:
+    config = replace(OptimizerConfig(), **options)  # type: ignore[arg-type]
+    assert goes_on_from_its_state(make_model, config)
 
 
 def test_normalized_updates_have_rows_of_like_length_and_the_length_of_before() -> None:
@@ -190,15 +195,4 @@ def test_adamw_of_8_bits_names_its_extra(
 def test_adamw_of_8_bits_goes_on_from_its_state(make_model: MakeModel) -> None:
     pytest.importorskip("bitsandbytes")
     config = OptimizerConfig(kind="adamw8bit", learning_rate=1e-2)
-    model, twin = make_model(), make_model()
-    optimizer, other = build_optimizer(model, config), build_optimizer(twin, config)
-    for step in range(4):
-        fill_gradients(model, step)
-        optimizer.step(1.0)
-        if step == 1:
-            other.load_state_tensors(optimizer.state_tensors())
-            twin.load_state_dict(model.state_dict())
-        elif step > 1:
-            fill_gradients(twin, step)
-            other.step(1.0)
-    assert all(map(torch.equal, model.parameters(), twin.parameters()))
+    assert goes_on_from_its_state(make_model, config)

@@ -189,6 +189,14 @@ def sweep_partials(parent: Path) -> None:
         disk.remove(path)
 
 
+def free_bytes(path: Path) -> int:
+    """Of the disk that a path is on, or will be."""
+    place = path.absolute()
+    while not place.exists():
+        place = place.parent
+    return shutil.disk_usage(place).free
+
+
 def require_free_bytes(path: Path, needed_bytes: int) -> None:
     """Refuse to begin what the disk under `path` cannot hold; nothing is known of a URL's.
 
@@ -197,10 +205,7 @@ def require_free_bytes(path: Path, needed_bytes: int) -> None:
     """
     if remote.is_remote(path):
         return
-    place = path.absolute()
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
+    free = free_bytes(path)
     if free < needed_bytes:
         raise DiskFullError(
             f"{path} needs {needed_bytes / 1e9:.2f} GB, but the disk has {free / 1e9:.2f} GB free: "

@@ -9,7 +9,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
@@ -22,6 +22,7 @@ from penjing.errors import ArtifactError
 
 MANIFEST = "stage.json"
 EVENTS = "events.jsonl"
+PINS = "pins"
 
 
 def finished(stage_dir: Path) -> bool:
@@ -86,6 +87,16 @@ def append_event(run_dir: Path, kind: str, stage: str, message: str, **values: A
         log.append(Event(utc_now(), kind, stage, message, values))
     finally:
         log.close()
+
+
+def pins(stage_dir: Path) -> set[str]:
+    """Names of checkpoints that are never deleted: the lines of `STAGE/pins`."""
+    path = stage_dir / PINS
+    return set(path.read_text().split()) if path.exists() else set()
+
+
+def write_pins(stage_dir: Path, names: Collection[str]) -> None:
+    write_atomic(stage_dir / PINS, "".join(f"{name}\n" for name in sorted(names)).encode())
 
 
 @contextmanager

@@ -41,7 +41,7 @@ def _forecast(options: argparse.Namespace, config: RunConfig, screen: Screen) ->
     for one in [at_depth(config, depth) for depth in depths] or [config]:
         facts = plan_run(one, options.run_file.parent, options.runs)
         for stage in facts.stages:
-            told = f"taking some steps of {stage.name}, {facts.parameters:,} parameters"
+            told = f"asking this machine about {stage.name}, {facts.parameters:,} parameters"
             screen.show(Progress("plan", "message", text=told))
             found = forecast(one, facts, stage, options.runs)
             if found is None:

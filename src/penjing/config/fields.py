@@ -18,13 +18,17 @@ def setting(
     above: float | None = None,
     at_most: float | None = None,
     conduct: bool = False,
+    later: bool = False,
 ) -> Any:
-    """A field with its meaning and range; `conduct` keeps it out of the stage's digest."""
+    """A field with its meaning and range; `conduct` keeps it out of the stage's digest; `later`, of
+    a setting that is younger than runs, keeps it out while it has its default: they do as it says.
+    """
     metadata = {
         "help": help,
         "at_least": at_least,
         "above": above,
         "at_most": at_most,
         "conduct": conduct,
+        "later": later,
     }
     return field(default=default, metadata=metadata)

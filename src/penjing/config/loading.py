@@ -82,7 +82,8 @@ def identity(section: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for field in dataclasses.fields(section):
         value, name = getattr(section, field.name), key_of(field.name)
-        if field.metadata.get("conduct"):
+        unsaid = field.metadata.get("later") and value == field.default
+        if field.metadata.get("conduct") or unsaid:
             continue
         if dataclasses.is_dataclass(value):
             found |= {f"{name}.{key}": inner for key, inner in identity(value).items()}

@@ -26,6 +26,7 @@ class ModelConfig:
         "qwen3",
         "qwen3: its folders load in any runtime; gpt2: as others published it; racing: nanochat's "
         "shape and more, not portable: only Penjing runs it",
+        later=True,
     )
     depth: int = setting(4, "number of transformer blocks", at_least=1, at_most=200)
     num_hidden_layers: int | None = setting(None, "blocks; default: depth", at_least=1, at_most=200)
@@ -39,8 +40,8 @@ class ModelConfig:
         "others: as many as query heads)",
         at_least=1,
     )
-    head_dim: int | None = setting(
-        None, "width of one head; default: 64, racing: 128, or as near as divides", at_least=2
+    head_dim: int = setting(
+        64, "width of one head (gpt2, racing: or as near to it as divides the width)", at_least=2
     )
     intermediate_size: int | None = setting(
         None,
@@ -52,11 +53,15 @@ class ModelConfig:
     rms_norm_eps: float = setting(1e-6, "added to the mean square in every norm", above=0)
     tie_word_embeddings: bool = setting(False, "use the embedding table as the head")
     dropout: float = setting(
-        0.0, "share of units dropped in training (gpt2)", at_least=0, at_most=0.9
+        0.0, "share of units dropped in training (gpt2)", at_least=0, at_most=0.9, later=True
     )
     logit_softcap: float | None = setting(None, "logits are bounded by it (racing)", above=0)
-    value_embeddings: bool = setting(False, "a table of values in every second layer (racing)")
-    residual_scalars: bool = setting(False, "learned weights of the residual stream (racing)")
+    value_embeddings: bool = setting(
+        False, "a table of values in every second layer (racing)", later=True
+    )
+    residual_scalars: bool = setting(
+        False, "learned weights of the residual stream (racing)", later=True
+    )
 
     def problems(self) -> Problems:
         shape = self.shape(vocab_size=1)
@@ -76,8 +81,8 @@ class ModelConfig:
                 found.append(
                     (
                         "num_attention_heads",
-                        f"{shape.num_attention_heads} heads of {shape.head_dim} are not the "
-                        f"{shape.hidden_size} of the width: gpt2 wants them to be",
+                        f"{shape.num_attention_heads} does not divide the width of "
+                        f"{shape.hidden_size}: choose a divisor",
                     )
                 )
             if shape.num_key_value_heads != shape.num_attention_heads:
@@ -90,16 +95,16 @@ class ModelConfig:
         return found
 
     def shape(self, vocab_size: int) -> "ModelShape":
-        """Every number of the model. Sources: width 64 x depth and heads of 128 (nanochat), SwiGLU
+        """Every number of the model. Sources: width 64 x depth (nanochat), SwiGLU
         8/3 (arXiv:2002.05202), else 4 x (arXiv:1706.03762), few key/value heads (arXiv:2305.13245).
         """
         portable = self.architecture == "qwen3"
         hidden = self.hidden_size or 64 * self.depth
-        head_dim = self.head_dim or (128 if self.architecture == "racing" else 64)
-        heads = self.num_attention_heads
-        if heads is None:
-            heads = max(1, hidden // head_dim) if portable else find_num_heads(hidden, head_dim)
-        if not portable and self.head_dim is None:
+        heads, head_dim = self.num_attention_heads, self.head_dim
+        if portable:
+            heads = heads or max(1, hidden // head_dim)
+        else:
+            heads = heads or find_num_heads(hidden, head_dim)
             head_dim = max(1, hidden // heads)
         few = portable and self.depth >= 8
         intermediate = -(-hidden * 8 // (3 * 64)) * 64 if portable else 4 * hidden

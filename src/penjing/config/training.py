@@ -50,15 +50,17 @@ class OptimizerConfig:
     norm_learning_rate: float = setting(0.01, "peak rate of norm scales (muon only)", at_least=0)
     learning_rate: float = setting(3e-4, "peak rate of every weight (adamw only)", at_least=0)
     beta1: float = setting(
-        0.9, "decay of the mean of gradients (adamw only)", at_least=0, at_most=1
+        0.9, "decay of the mean of gradients (adamw only)", at_least=0, at_most=1, later=True
     )
-    beta2: float = setting(0.95, "decay of the mean square (adamw only)", at_least=0, at_most=1)
+    beta2: float = setting(
+        0.95, "decay of the mean square (adamw only)", at_least=0, at_most=1, later=True
+    )
     weight_decay: float = setting(0.0, "decoupled weight decay of matrices", at_least=0)
     cautious: bool = setting(
-        False, "decay only weights that the update makes smaller, too (muon only)"
+        False, "decay only weights that the update makes smaller, too (muon only)", later=True
     )
     normalized: bool = setting(
-        False, "even out the updates of a matrix's rows: NorMuon (muon only)"
+        False, "even out the updates of a matrix's rows: NorMuon (muon only)", later=True
     )
     max_grad_norm: float = setting(1.0, "gradients are scaled down to this norm", above=0)
 
@@ -75,9 +77,10 @@ class ScheduleConfig:
         "constant",
         "after the warm-up: constant, then linear over warmdown_fraction; or cosine or linear over "
         "all the rest",
+        later=True,
     )
     final_fraction: float = setting(
-        0.0, "share of the peak rates that is left at the end", at_least=0, at_most=1
+        0.0, "share of the peak rates left at the end", at_least=0, at_most=1, later=True
     )
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing import connection
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from penjing.artifacts import directories, disk
 from penjing.artifacts.records import to_json
@@ -39,6 +39,9 @@ SMALL_BYTES = 32 << 20
 """Less than this is done in this process: starting others costs a second each."""
 
 _POLL_SECONDS = 0.5
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -230,6 +233,23 @@ def _run_in_processes(
             ) from error
         raise
     pool.shutdown()
+
+
+def in_new_process(work: Callable[..., T], *handed: Any) -> T:
+    """One call in a process of its own, whose memory is that of the call alone.
+
+    Raises:
+        PenjingError: it was killed.
+    """
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, context, _start_worker) as pool:
+        try:
+            return pool.submit(work, *handed).result()
+        except BrokenProcessPool as error:
+            raise PenjingError(
+                "a process that measures was killed, perhaps for want of memory: free some, or "
+                "choose a smaller model"
+            ) from error
 
 
 def _start_worker(*handed: Any) -> None:

@@ -4,14 +4,17 @@ An estimate: `penjing plan` measures. What fits is decided with it before the fi
 first step itself.
 """
 
-from penjing.model.language_model import LanguageModel
+from penjing.config.model import ModelShape
+from penjing.model.size import parameters
 
 ACTIVATION_BYTES = 4
 STATE_BYTES = 4 + 4 + 8
 """Of each weight: master, gradient and, at most, two moments of the optimizer."""
 
 
-def training_bytes(model: LanguageModel, rows: int, tokens: int) -> int:
+def training_bytes(
+    shape: ModelShape, rows: int, tokens: int, *, on_cpu: bool, checkpoints_blocks: bool
+) -> int:
     """Bytes of one forward and backward pass over `rows` x `tokens`, optimizer included.
 
     Kept for the backward pass of a layer are, in elements a token: 10 hidden sizes (norms, their
@@ -19,13 +22,11 @@ def training_bytes(model: LanguageModel, rows: int, tokens: int) -> int:
     and on a CPU the attention weights, half of a row a head. Checkpointed blocks keep their inputs,
     and one block all of that.
     """
-    shape = model.shape
     heads = shape.num_attention_heads * shape.head_dim
     layer = 10 * shape.hidden_size + 5 * shape.intermediate_size + 4 * heads
-    if model.head_weight.device.type == "cpu":
+    if on_cpu:
         layer += shape.num_attention_heads * (tokens + 64) // 2
     kept = shape.num_hidden_layers * layer
-    if model.checkpoints_blocks:
+    if checkpoints_blocks:
         kept = layer + shape.num_hidden_layers * shape.hidden_size
-    weights = sum(parameter.numel() for parameter in model.parameters())
-    return STATE_BYTES * weights + ACTIVATION_BYTES * rows * tokens * kept
+    return STATE_BYTES * parameters(shape).total + ACTIVATION_BYTES * rows * tokens * kept

@@ -19,12 +19,7 @@ from penjing.config.model import ModelShape
 from penjing.model.attention import Attend, Attention, Rotation, rotate, rotation
 from penjing.model.kernels import rms_norm
 from penjing.model.language_model import LanguageModel, Matrix, linear
-from penjing.model.size import GATE_INPUTS
-
-
-def has_value_embedding(shape: ModelShape, layer: int) -> bool:
-    """Every second layer, the last included."""
-    return shape.value_embeddings and layer % 2 == (shape.num_hidden_layers - 1) % 2
+from penjing.model.size import gate_inputs, has_value_embedding
 
 
 class _Norm(nn.Module):
@@ -54,7 +49,7 @@ class SelfAttention(nn.Module):
         self.c_proj = Matrix(hidden, shape.num_attention_heads * width)
         self.norm = _Norm(width, shape.rms_norm_eps)
         if has_value_embedding(shape, layer):
-            self.value_gate = Matrix(shape.num_key_value_heads, min(GATE_INPUTS, hidden))
+            self.value_gate = Matrix(shape.num_key_value_heads, gate_inputs(shape))
 
     def forward(
         self, x_BTD: Tensor, value_BTE: Tensor | None, angles: Rotation, attend: Attend

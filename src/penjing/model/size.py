@@ -4,9 +4,6 @@ from dataclasses import dataclass
 
 from penjing.config.model import ModelShape
 
-GATE_INPUTS = 12
-"""Channels that decide how much of a value embedding a head takes. Source: nanochat."""
-
 
 @dataclass(frozen=True)
 class ParameterCounts:
@@ -28,8 +25,9 @@ def parameters(shape: ModelShape) -> ParameterCounts:
         biases = 5 * hidden + shape.intermediate_size
         more += layers * (biases + 4 * hidden) + 2 * hidden
     elif shape.architecture == "racing":
-        mlp, valued = 2 * hidden * shape.intermediate_size, value_layers(shape)
-        gate = min(GATE_INPUTS, hidden) * shape.num_key_value_heads
+        mlp = 2 * hidden * shape.intermediate_size
+        valued = sum(has_value_embedding(shape, layer) for layer in range(layers))
+        gate = gate_inputs(shape) * shape.num_key_value_heads
         attention_values = shape.vocab_size * shape.num_key_value_heads * shape.head_dim
         more = valued * attention_values + (2 * layers if shape.residual_scalars else 0)
         matmul = layers * (attention + mlp) + valued * gate + embedding
@@ -41,9 +39,14 @@ def parameters(shape: ModelShape) -> ParameterCounts:
     return ParameterCounts(matmul - embedding + tables + more, embedding, matmul)
 
 
-def value_layers(shape: ModelShape) -> int:
-    """How many layers have value embeddings: every second one, the last included."""
-    return (shape.num_hidden_layers + 1) // 2 if shape.value_embeddings else 0
+def has_value_embedding(shape: ModelShape, layer: int) -> bool:
+    """Every second layer, the last included. Source: nanochat."""
+    return shape.value_embeddings and layer % 2 == (shape.num_hidden_layers - 1) % 2
+
+
+def gate_inputs(shape: ModelShape) -> int:
+    """Channels that decide how much of a value embedding a head takes. Source: nanochat."""
+    return min(12, shape.hidden_size)
 
 
 def flops_per_token(shape: ModelShape, context: int) -> int:

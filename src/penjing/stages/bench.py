@@ -8,9 +8,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 from torch._dynamo.utils import counters
@@ -18,15 +16,12 @@ from torch.profiler import ProfilerActivity, profile
 
 from penjing.config.schema import RunConfig
 from penjing.config.training import TrainingConfig
-from penjing.model.build import build_model
+from penjing.data.corpus import in_new_process
 from penjing.model.compilation import compile_block
-from penjing.model.initialization import initialize
-from penjing.model.language_model import LanguageModel
 from penjing.model.size import flops_per_token, parameters, published_flops_per_token
-from penjing.runtime import Runtime, keep_compiled_code, measured_peak, open_runtime
-from penjing.stages.calibration import random_batches
+from penjing.runtime import keep_compiled_code, measured_peak
+from penjing.stages.calibration import Opened, open_untrained, random_batches
 from penjing.stages.horizon import rows_per_step
-from penjing.stages.training import microbatch_rows
 from penjing.train.loop import train_steps
 from penjing.train.objectives import next_token
 from penjing.train.optimizer import build_optimizer
@@ -69,12 +64,13 @@ def bench(config: RunConfig, stage: str, vocab_size: int, steps: int) -> Bench:
     compile_seconds = None
     if compiled:
         with tempfile.TemporaryDirectory(prefix="penjing-") as folder:
-            cold = _in_new_process(config, stage, vocab_size, Path(folder))
-            compile_seconds = cold, _in_new_process(config, stage, vocab_size, Path(folder))
-    model, runtime, micro = _open(config, section, vocab_size)
+            asked = (_compile_seconds, config, stage, vocab_size, Path(folder))
+            compile_seconds = in_new_process(*asked), in_new_process(*asked)
+    opened = open_untrained(config, section, vocab_size)
+    model, runtime = opened.model, opened.runtime
     if compiled:
-        compile_block(model, micro, model.shape.max_position_embeddings)
-    seconds, recompiles, shares = _run(section, model, runtime, micro, steps)
+        compile_block(model, opened.microbatch_rows, model.shape.max_position_embeddings)
+    seconds, recompiles, shares = _run(section, opened, steps)
     tokens = section.tokens_per_step / statistics.median(seconds)
     shape, context = model.shape, model.shape.max_position_embeddings
     flops = tokens * flops_per_token(shape, context)
@@ -96,35 +92,18 @@ def bench(config: RunConfig, stage: str, vocab_size: int, steps: int) -> Bench:
     )
 
 
-def _in_new_process(config: RunConfig, stage: str, vocab_size: int, cache: Path) -> float:
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(_compile_seconds, config, stage, vocab_size, cache).result()
-
-
 def _compile_seconds(config: RunConfig, stage: str, vocab_size: int, cache: Path) -> float:
     keep_compiled_code(cache)
-    model, _, micro = _open(config, getattr(config, stage), vocab_size)
-    return compile_block(model, micro, model.shape.max_position_embeddings).seconds
-
-
-def _open(
-    config: RunConfig, section: TrainingConfig, vocab_size: int
-) -> tuple[LanguageModel, Runtime, int]:
-    shape, wanted = config.model.shape(vocab_size), config.runtime
-    runtime, _ = open_runtime(
-        wanted.device, wanted.dtype, wanted.threads, hidden_size=shape.hidden_size
-    )
-    model = build_model(shape, runtime.dtype)
-    initialize(model, config.seed)
-    model = model.to(runtime.device)
-    model.checkpoints_blocks = wanted.gradient_checkpointing
-    return model, runtime, microbatch_rows(section, model, runtime, rows_per_step(section, shape))
+    opened = open_untrained(config, getattr(config, stage), vocab_size)
+    tokens = opened.model.shape.max_position_embeddings
+    return compile_block(opened.model, opened.microbatch_rows, tokens).seconds
 
 
 def _run(
-    section: TrainingConfig, model: LanguageModel, runtime: Runtime, micro: int, steps: int
+    section: TrainingConfig, opened: Opened, steps: int
 ) -> tuple[list[float], int, dict[str, float]]:
     """Seconds of each step, graphs compiled after the warm-up, and shares of one step's time."""
+    model, runtime = opened.model, opened.runtime
     results = train_steps(
         model,
         build_optimizer(model, section.optimizer),
@@ -132,7 +111,7 @@ def _run(
         random_batches(rows_per_step(section, model.shape), model.shape),
         runtime,
         steps=range(1, WARM_UP_STEPS + steps + 2),
-        microbatch_rows=micro,
+        microbatch_rows=opened.microbatch_rows,
         schedule=lambda _: 0.01,
         max_grad_norm=section.optimizer.max_grad_norm,
     )

@@ -6,9 +6,7 @@ Rows are random ids: what they say does not change what they cost. Nothing of th
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 
@@ -18,6 +16,7 @@ from penjing.config.model import ModelShape
 from penjing.config.schema import RunConfig
 from penjing.config.training import TrainingConfig
 from penjing.data.batches import Batch
+from penjing.data.corpus import in_new_process
 from penjing.generate.engine import Request, generate
 from penjing.generate.sampling import Sampling
 from penjing.model.build import build_model
@@ -29,6 +28,7 @@ from penjing.model.size import flops_per_token
 from penjing.process import cpu_seconds
 from penjing.runtime import Runtime, make_generator, open_runtime
 from penjing.stages.horizon import rows_per_step
+from penjing.stages.next_token import VALIDATION_ROWS
 from penjing.stages.training import compilation_pays, microbatch_rows
 from penjing.train.checkpoint import TokenizerBundle, TrainingState, save_checkpoint
 from penjing.train.loop import train_steps
@@ -37,7 +37,6 @@ from penjing.train.optimizer import Optimizer, build_optimizer
 
 STEPS = 20
 WARM_UP_STEPS = 4
-VALIDATION_ROWS = 16
 
 
 @dataclass(frozen=True)
@@ -64,18 +63,24 @@ class Calibration:
     samples: Cost
     checkpoint: Cost
     memory_bytes: int
-    device: str
-    peak_gflops: float
 
 
 def calibrate(config: RunConfig, stage: str, vocab_size: int, planned_steps: int) -> Calibration:
     """Measured in a new process, so that its memory is that of the stage alone."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(_measure, config, stage, vocab_size, planned_steps).result()
+    return in_new_process(_measure, config, stage, vocab_size, planned_steps)
 
 
-def _measure(config: RunConfig, stage: str, vocab_size: int, planned_steps: int) -> Calibration:
-    begun, section = _now(), getattr(config, stage)
+@dataclass(frozen=True)
+class Opened:
+    """An untrained model on its device, and the rows of its microbatches."""
+
+    model: LanguageModel
+    runtime: Runtime
+    microbatch_rows: int
+
+
+def open_untrained(config: RunConfig, section: TrainingConfig, vocab_size: int) -> Opened:
+    """What a stage would train, as it would train it."""
     shape, wanted = config.model.shape(vocab_size), config.runtime
     runtime, _ = open_runtime(
         wanted.device, wanted.dtype, wanted.threads, hidden_size=shape.hidden_size
@@ -84,42 +89,40 @@ def _measure(config: RunConfig, stage: str, vocab_size: int, planned_steps: int)
     initialize(model, config.seed)
     model = model.to(runtime.device)
     model.checkpoints_blocks = wanted.gradient_checkpointing
-    rows = rows_per_step(section, shape)
-    micro = microbatch_rows(section, model, runtime, rows)
+    rows = microbatch_rows(section, model, runtime, rows_per_step(section, shape))
+    return Opened(model, runtime, rows)
+
+
+def _measure(config: RunConfig, stage: str, vocab_size: int, planned_steps: int) -> Calibration:
+    begun, section = _now(), getattr(config, stage)
+    opened = open_untrained(config, section, vocab_size)
+    model, runtime, shape = opened.model, opened.runtime, opened.model.shape
     flops = planned_steps * section.tokens_per_step
     flops *= flops_per_token(shape, shape.max_position_embeddings)
-    if compilation_pays(wanted.compile, runtime, flops):
-        compile_block(model, micro, shape.max_position_embeddings)
+    if compilation_pays(config.runtime.compile, runtime, flops):
+        compile_block(model, opened.microbatch_rows, shape.max_position_embeddings)
     optimizer = build_optimizer(model, section.optimizer)
     started = _since(begun)
-    step = _step_cost(section, model, optimizer, runtime, rows, micro)
+    step = _step_cost(section, optimizer, opened)
     validation = _cost(lambda: _validate(section, model, runtime))
     samples = _cost(lambda: _sample(section, model))
     checkpoint = _cost(lambda: _save(stage, model, optimizer))
-    peak = runtime.memory().peak_bytes
-    return Calibration(
-        started, step, validation, samples, checkpoint, peak, runtime.device.type, runtime.peak
-    )
+    memory = runtime.memory().peak_bytes
+    return Calibration(started, step, validation, samples, checkpoint, memory)
 
 
-def _step_cost(
-    section: TrainingConfig,
-    model: LanguageModel,
-    optimizer: Optimizer,
-    runtime: Runtime,
-    rows: int,
-    micro: int,
-) -> Cost:
+def _step_cost(section: TrainingConfig, optimizer: Optimizer, opened: Opened) -> Cost:
     """The median step, after some that warm up."""
     found, begun = list[Cost](), _now()
+    rows = rows_per_step(section, opened.model.shape)
     for _ in train_steps(
-        model,
+        opened.model,
         optimizer,
         next_token,
-        random_batches(rows, model.shape),
-        runtime,
+        random_batches(rows, opened.model.shape),
+        opened.runtime,
         steps=range(1, STEPS + 1),
-        microbatch_rows=micro,
+        microbatch_rows=opened.microbatch_rows,
         schedule=lambda _: 0.01,
         max_grad_norm=section.optimizer.max_grad_norm,
     ):

@@ -6,33 +6,34 @@ of text that was trained on before.
 """
 
 import math
-import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from penjing.artifacts.directories import free_bytes
 from penjing.artifacts.lines import read_record
 from penjing.artifacts.records import Manifest
 from penjing.artifacts.stage import read_manifest
 from penjing.config.model import ModelShape
 from penjing.config.schema import RunConfig
 from penjing.config.training import TrainingConfig
+from penjing.model.memory import training_bytes
 from penjing.model.size import flops_per_token, parameters
-from penjing.runtime import Machine
-from penjing.stages.calibration import calibrate
+from penjing.runtime import Machine, Runtime, open_runtime
+from penjing.stages.calibration import STEPS, calibrate
+from penjing.stages.horizon import rows_per_step
 from penjing.stages.plan import RunFacts, StageFacts
 from penjing.stages.upkeep import manifest_digest
 
-MEASURED_ERROR, ROUGH_ERROR = 0.15, 0.6
-"""Shares by which time may be missed: measured here (docs/notebook.md), or guessed."""
+MEASURED_ERRORS = 0.15, 0.10
+"""Shares by which time and memory may be missed when they were measured (docs/notebook.md)."""
 
-MEMORY_ERROR, ROUGH_MEMORY_ERROR = 0.10, 0.4
+ROUGH_ERRORS = 0.6, 0.4
+"""When they were reckoned from operations and the shape."""
+
 ROUGH_UTILIZATION = 0.45
 CALIBRATION_SECONDS = 120.0
 """Longest expected calibration."""
-
-STEPS_CALIBRATED = 20
 
 REACH = math.log(4)
 """How far beyond known runs a loss is expected, in operations."""
@@ -54,7 +55,9 @@ class Forecast:
     error: float
     memory_bytes: int
     memory_error: float
+    total_memory_bytes: int
     disk_bytes: int
+    free_disk_bytes: int
     epochs: float | None
     loss: float | None
     loss_error: float | None
@@ -68,13 +71,14 @@ def forecast(config: RunConfig, facts: RunFacts, stage: StageFacts, runs: Path) 
         return None
     size = parameters(shape).total
     cost = flops_per_token(shape, shape.max_position_embeddings)
-    machine = _machine(config, runs)
-    peak = machine.peak if machine else 0.0
-    rough = peak and STEPS_CALIBRATED * section.tokens_per_step * cost > (
-        ROUGH_UTILIZATION * peak * 1e9 * CALIBRATION_SECONDS
-    )
+    runtime = _runtime(config, runs)
+    rate = ROUGH_UTILIZATION * runtime.peak * 1e9
+    # Without asking first, a large model would take its steps for days.
+    rough = STEPS * section.tokens_per_step * cost > rate * CALIBRATION_SECONDS
     seconds, cpu, memory, error, memory_error = (
-        _rough(shape, stage, cost, peak, section) if rough else _measured(config, facts, stage)
+        (stage.tokens * cost / rate, None, _rough_memory(config, section, shape), *ROUGH_ERRORS)
+        if rough
+        else _measured(config, facts, stage)
     )
     loss, loss_error = expected_loss(config, runs, stage.name, stage.tokens * cost)
     return Forecast(
@@ -88,21 +92,25 @@ def forecast(config: RunConfig, facts: RunFacts, stage: StageFacts, runs: Path) 
         error,
         memory,
         memory_error,
+        runtime.total_memory_bytes(),
         disk_bytes(shape, section),
+        free_bytes(runs),
         _epochs(facts, stage),
         loss,
         loss_error,
     )
 
 
-def _machine(config: RunConfig, runs: Path) -> Machine | None:
-    path = runs / config.name / "machine.json"
-    return read_record(path, Machine) if path.exists() else None
+def _runtime(config: RunConfig, runs: Path) -> Runtime:
+    """This machine, as the run knows it or as it is measured now."""
+    path, wanted = runs / config.name / "machine.json", config.runtime
+    recorded = read_record(path, Machine) if path.exists() else None
+    return open_runtime(wanted.device, wanted.dtype, wanted.threads, recorded)[0]
 
 
 def _measured(
     config: RunConfig, facts: RunFacts, stage: StageFacts
-) -> tuple[float, float, int, float, float]:
+) -> tuple[float, float | None, int, float, float]:
     section: TrainingConfig = getattr(config, stage.name)
     assert stage.steps is not None
     found = calibrate(config, stage.name, facts.vocab_size, stage.steps)
@@ -117,19 +125,19 @@ def _measured(
     total = found.start + found.step.times(stage.steps)
     for name, count in looks.items():
         total = total + getattr(found, name).times(count)
-    return total.seconds, total.cpu_seconds, found.memory_bytes, MEASURED_ERROR, MEMORY_ERROR
+    return total.seconds, total.cpu_seconds, found.memory_bytes, *MEASURED_ERRORS
 
 
-def _rough(
-    shape: ModelShape, stage: StageFacts, cost: int, peak: float, section: TrainingConfig
-) -> tuple[float, None, int, float, float]:
-    assert stage.tokens is not None
-    seconds = stage.tokens * cost / (ROUGH_UTILIZATION * peak * 1e9)
-    rows = 8 if section.microbatch_rows == "auto" else section.microbatch_rows
-    layer = 10 * shape.hidden_size + 9 * shape.intermediate_size
-    activations = 4 * rows * shape.max_position_embeddings * shape.num_hidden_layers * layer
-    memory = 16 * parameters(shape).total + activations
-    return seconds, None, memory, ROUGH_ERROR, ROUGH_MEMORY_ERROR
+def _rough_memory(config: RunConfig, section: TrainingConfig, shape: ModelShape) -> int:
+    """As the memory model has it."""
+    auto = section.microbatch_rows == "auto"
+    return training_bytes(
+        shape,
+        rows_per_step(section, shape) if auto else int(section.microbatch_rows),
+        shape.max_position_embeddings,
+        on_cpu=config.runtime.device == "cpu",
+        checkpoints_blocks=config.runtime.gradient_checkpointing,
+    )
 
 
 def _times(steps: int, every: int) -> int:
@@ -204,8 +212,9 @@ def lines(one: Forecast, price: float | None) -> Iterator[str]:
     )
     yield (
         f"  {_time(one.seconds)} here ({_time(low)} to {_time(high)}){cost}; memory "
-        f"{one.memory_bytes / 1e9:.2f} GB ± {one.memory_error:.0%} of {_memory()}; checkpoints "
-        f"{one.disk_bytes / 1e9:.2f} GB of {shutil.disk_usage('.').free / 1e9:.1f} GB free"
+        f"{one.memory_bytes / 1e9:.2f} GB ± {one.memory_error:.0%} of "
+        f"{one.total_memory_bytes / 1e9:.1f} GB; checkpoints {one.disk_bytes / 1e9:.2f} GB of "
+        f"{one.free_disk_bytes / 1e9:.1f} GB free"
     )
     if one.epochs is not None and one.epochs > 1:
         yield f"  its text would be seen {one.epochs:.1f} times" + (
@@ -215,10 +224,6 @@ def lines(one: Forecast, price: float | None) -> Iterator[str]:
     if one.loss is not None:
         loss = f"{one.loss:.3f} ± {one.loss_error:.3f} bits per byte"
     yield f"  expected loss: {loss}"
-
-
-def _memory() -> str:
-    return f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 1e9:.1f} GB"
 
 
 def _time(seconds: float) -> str:

@@ -3,18 +3,16 @@
 Which checkpoints a stage keeps by itself is `train.checkpoint`'s duty.
 """
 
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from penjing.artifacts import disk
-from penjing.artifacts.lines import write_atomic
-from penjing.artifacts.stage import append_event, read_manifest, run_lock
+from penjing.artifacts.stage import append_event, pins, read_manifest, run_lock, write_pins
 from penjing.config.schema import STAGE_NAMES
 from penjing.errors import ArtifactError, ConfigError
 
-TRASH, PINS = ".trash", "pins"
+TRASH = ".trash"
 
 
 def list_runs(runs: Path) -> Iterator[str]:
@@ -49,10 +47,8 @@ def act(runs: Path, what: str, name: str) -> str:
     stage = checkpoint.parent
     if not checkpoint.name.startswith("step-"):
         raise ConfigError(f"{name}: found no checkpoint: wanted NAME/STAGE/step-NNNNNN")
-    path = stage / PINS
-    pins = set(path.read_text().split()) if path.exists() else set()
-    pins = pins | {checkpoint.name} if what == "pin" else pins - {checkpoint.name}
-    write_atomic(path, "".join(f"{pin}\n" for pin in sorted(pins)).encode())
+    others = pins(stage) - {checkpoint.name}
+    write_pins(stage, others | {checkpoint.name} if what == "pin" else others)
     append_event(stage.parent, what, stage.name, f"{what} {checkpoint.name}")
     return f"{checkpoint}: {'kept for good' if what == 'pin' else 'treated as the others'}"
 
@@ -67,10 +63,7 @@ def _existing(folder: Path, name: str) -> Path:
 
 def _moved(source: Path, target: Path, then: str) -> str:
     if target.exists():
-        free = shutil.disk_usage(target.parent).free
-        raise ArtifactError(
-            f"{target} is there already ({free / 1e9:.1f} GB are free): move it away first"
-        )
+        raise ArtifactError(f"{target} is there already: move it away first")
     target.parent.mkdir(parents=True, exist_ok=True)
     disk.rename(source, target)
     return f"{source} is now {target}: {then}"

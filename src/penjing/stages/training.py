@@ -4,6 +4,7 @@ What a stage starts from, its batches and its objective are said in the stage's 
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from penjing.artifacts.lines import LineLog
@@ -28,6 +29,7 @@ from penjing.text.tokenizer import Tokenizer, tokenizer_files
 from penjing.train.checkpoint import TokenizerBundle
 from penjing.train.fit import FitResult
 from penjing.train.job import FitJob, Probe, ProbeResult
+from penjing.train.journal import Tracker
 from penjing.train.loop import BatchT, Objective
 from penjing.train.optimizer import build_optimizer
 from penjing.train.schedule import factor
@@ -92,12 +94,18 @@ def training_job(
         ),
         show=context.show,
         logs=logs,
-        trackers=open_trackers(
-            context.config.runtime.trackers, context.run_dir, stage, context.config.name
-        ),
+        trackers=_trackers(context, stage, runtime),
         flops_per_token=flops_per_token(model.shape, context_tokens),
         skips_spikes=skips_spikes,
     )
+
+
+def _trackers(context: StageContext, stage: str, runtime: Runtime) -> tuple[Tracker, ...]:
+    """Those of the run file; of several ranks only the first tells them anything."""
+    if runtime.rank:
+        return ()
+    names = context.config.runtime.trackers
+    return open_trackers(names, context.run_dir, stage, context.config.name)
 
 
 def microbatch_rows(
@@ -112,8 +120,14 @@ def microbatch_rows(
     context = model.shape.max_position_embeddings
     if runtime.device.type == "cpu":
         rows = min(rows, max(1, CPU_MICROBATCH_TOKENS // context))
-    room = MEMORY_SHARE * runtime.total_memory_bytes()
-    while rows > 1 and training_bytes(model, rows, context) > room:
+    needed = partial(
+        training_bytes,
+        model.shape,
+        tokens=context,
+        on_cpu=runtime.device.type == "cpu",
+        checkpoints_blocks=model.checkpoints_blocks,
+    )
+    while rows > 1 and needed(rows) > MEMORY_SHARE * runtime.total_memory_bytes():
         rows = (rows + 1) // 2
     return max(1, rows)
 
@@ -135,15 +149,12 @@ def compile_if_it_pays(
         text = "compiling the model's block"
         context.show(Progress(stage, "message", text=text))
     done = compile_block(model, job.microbatch_rows, model.shape.max_position_embeddings)
-    told = f"compiled the model's block in {done.seconds:.1f} s"
-    kind = "compiled"
+    kind, told = "compiled", f"compiled the model's block in {done.seconds:.1f} s"
     if done.failure:
-        kind, told = (
-            "warning",
-            (
-                "the model could not be compiled: it runs eagerly, slower and with other bits "
-                f'({done.failure}); runtime.compile = "off" does not try'
-            ),
+        kind = "warning"
+        told = (
+            "the model could not be compiled: it runs eagerly, slower and with other bits "
+            f'({done.failure}); runtime.compile = "off" does not try'
         )
     if runtime.rank == 0:
         append_event(context.run_dir, kind, stage, told, seconds=done.seconds)

@@ -17,13 +17,14 @@ from safetensors.torch import load_file, save_file
 from penjing.artifacts import disk
 from penjing.artifacts.directories import discard, require_free_bytes, staged, verified
 from penjing.artifacts.records import StepRecord
+from penjing.artifacts.stage import pins
 from penjing.errors import ArtifactError, DiskFullError
 from penjing.model.language_model import LanguageModel
 from penjing.model.weights import load_weights, save_weights
 from penjing.train.guard import GuardState
 from penjing.train.optimizer import Optimizer
 
-STATE, OPTIMIZER, PINS = "state.json", "optimizer.safetensors", "pins"
+STATE, OPTIMIZER = "state.json", "optimizer.safetensors"
 
 
 @dataclass(frozen=True)
@@ -140,12 +141,6 @@ def set_aside_spoiled(stage_dir: Path, first_step: int) -> None:
         aside = path.with_name(f"spoiled-{path.name}")
         disk.remove(aside)
         disk.rename(path, aside)
-
-
-def pins(stage_dir: Path) -> set[str]:
-    """Names of checkpoints that are never deleted: the lines of `STAGE/pins`."""
-    path = stage_dir / PINS
-    return set(path.read_text().split()) if path.exists() else set()
 
 
 def read_state(directory: Path) -> TrainingState:

@@ -38,7 +38,7 @@ class Journal:
     ) -> None:
         self._directory, self._stage, self._logs = directory, stage, logs
         self._writes = runtime.rank == 0
-        self._trackers = trackers if self._writes else ()
+        self._trackers = trackers
         self._own: dict[type, LineLog] = {}
         if self._writes:
             names = {StepRecord: "metrics", TimingRecord: "timings", SampleRecord: "samples"}
