@@ -147,6 +147,8 @@ class Machine:
     torch: str
     measurements: dict[str, float] = field(default_factory=dict)
     peak: float = 0.0
+    attention: str = ""
+    """The kernel of attention in float32 on a CPU, as `model.causal` names it."""
 
 
 @dataclass(frozen=True)

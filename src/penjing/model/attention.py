@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from penjing.config.model import ModelShape
-from penjing.model.kernels import causal_attention
+from penjing.model.causal import causal_attention
 
 Rotation = tuple[Tensor, Tensor]
 """Cosines and signed sines, each (B, T, 1, K)."""
@@ -90,8 +90,7 @@ class DocumentAttention:
 
     def __call__(self, q_BTHK: Tensor, k_BTNK: Tensor, v_BTNK: Tensor) -> Tensor:
         """(B, T, H, K)."""
-        q_BHTK, k_BNTK, v_BNTK = (x.transpose(1, 2) for x in (q_BTHK, k_BTNK, v_BTNK))
-        return causal_attention(q_BHTK, k_BNTK, v_BNTK, self.starts).transpose(1, 2)
+        return causal_attention(q_BTHK, k_BTNK, v_BTNK, self.starts)
 
 
 @dataclass(frozen=True)

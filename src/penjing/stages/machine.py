@@ -4,12 +4,14 @@ What is where in a run's directory is `stages.context`'s duty.
 """
 
 import hashlib
+from dataclasses import replace
 
 from penjing.artifacts.lines import read_record, write_atomic
 from penjing.artifacts.records import to_json
 from penjing.artifacts.stage import append_event
 from penjing.config.training import TrainingConfig
 from penjing.model.build import build_model
+from penjing.model.causal import CPU_KERNEL
 from penjing.model.initialization import initialize
 from penjing.model.language_model import LanguageModel
 from penjing.model.weights import load_weights, resized, shortened
@@ -28,6 +30,7 @@ def open_machine(context: StageContext) -> Runtime:
     runtime, machine = open_runtime(
         wanted.device, wanted.dtype, wanted.threads, recorded, hidden_size
     )
+    machine = replace(machine, attention=CPU_KERNEL if machine.device == "cpu" else "")
     if machine != recorded:
         write_atomic(path, f"{to_json(machine)}\n".encode())
     if recorded is not None and machine.cpu != recorded.cpu:

@@ -1,0 +1,244 @@
+"""Causal attention inside documents with its backward pass: one operation a device and dtype.
+
+On a CPU float32 goes through our compiled kernel (native/attention_kernel.hpp) and the other dtypes
+through torch's products of blocks, as float32 does where nothing was compiled; elsewhere torch's
+fused attention is taken. Measured in docs/notebook.md; tests hold all against each other.
+
+B rows, S tokens, H query heads, N key/value heads, G = H / N, K width of a head, Q queries of one
+block, L keys that a block can see.
+"""
+
+from collections.abc import Iterator
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+_BUILT = find_spec("penjing.model._attention") is not None  # mypy takes it for True
+if _BUILT:
+    from penjing.model import _attention
+
+CPU_KERNEL = _attention.INSTRUCTIONS if _BUILT else "torch"
+"""What float32 attention runs on this CPU: "avx512", "avx2", "plain"; "torch" if not compiled."""
+
+BLOCKS = (64, 128)
+"""Queries of one block of torch's products, in rows below and from `LONG_ROW` on: at 256 tokens a
+row 64 beat 32, 128 and 256, at 512 tokens 128 beat 64 by 6 %.
+"""
+LONG_ROW = 512
+
+
+def causal_attention(q_BSHK: Tensor, k_BSNK: Tensor, v_BSNK: Tensor, starts_BS: Tensor) -> Tensor:
+    """(B, S, H, K): each token sees the tokens from `starts_BS`, where its document begins, to it.
+
+    Keys that no query of a block can see are never multiplied on a CPU. A compiler takes it as one
+    operation: unrolled into its blocks it would be compiled for minutes.
+    """
+    if q_BSHK.device.type == "cpu" and q_BSHK.dtype == torch.float32 and _BUILT:
+        out: Tensor = _compiled_attention(q_BSHK, k_BSNK, v_BSNK, starts_BS)[0]
+        return out
+    q_BHSK, k_BNSK, v_BNSK = (x.transpose(1, 2) for x in (q_BSHK, k_BSNK, v_BSNK))
+    if q_BSHK.device.type == "cpu":
+        out = _block_causal_attention(q_BHSK, k_BNSK, v_BNSK, starts_BS)[0]
+        return out.transpose(1, 2)
+    index_S = torch.arange(starts_BS.shape[1], device=starts_BS.device)
+    seen_BSS = (index_S >= starts_BS[:, :, None]) & (index_S <= index_S[:, None])
+    grouped = q_BHSK.shape[1] != k_BNSK.shape[1]
+    out = functional.scaled_dot_product_attention(
+        q_BHSK, k_BNSK, v_BNSK, seen_BSS[:, None], enable_gqa=grouped
+    )
+    return out.transpose(1, 2)
+
+
+@torch.library.custom_op("penjing::causal_attention", mutates_args=())
+def _compiled_attention(
+    q_BSHK: Tensor, k_BSNK: Tensor, v_BSNK: Tensor, starts_BS: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The output, and the log of each softmax's sum, (B, H, S), for the backward pass."""
+    q, k, v = (_row_major(x) for x in (q_BSHK, k_BSNK, v_BSNK))
+    out, logsums = torch.empty(q.shape), torch.empty(_logsums_shape(q))
+    starts = starts_BS.contiguous()
+    _attention.attend(q, k, v, starts, out, logsums, torch.get_num_threads())
+    return out, logsums
+
+
+@torch.library.custom_op("penjing::causal_attention_backward", mutates_args=())
+def _compiled_attention_backward(
+    grad_BSHK: Tensor, inputs: list[Tensor], out_BSHK: Tensor, logsums_BHS: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of q, k and v; `inputs` are those of the forward pass."""
+    grad, q, k, v, out = (_row_major(x) for x in (grad_BSHK, *inputs[:3], out_BSHK))
+    grads = torch.empty(q.shape), torch.empty(k.shape), torch.empty(v.shape)
+    starts, logsums = inputs[3].contiguous(), logsums_BHS.detach().contiguous()
+    threads = torch.get_num_threads()
+    _attention.differentiate(grad, q, k, v, starts, out, logsums, *grads, threads)
+    return grads
+
+
+@_compiled_attention.register_fake
+def _(q_BSHK: Tensor, k_BSNK: Tensor, v_BSNK: Tensor, starts_BS: Tensor) -> tuple[Tensor, Tensor]:
+    del k_BSNK, v_BSNK, starts_BS
+    return q_BSHK.new_empty(q_BSHK.shape), q_BSHK.new_empty(_logsums_shape(q_BSHK))
+
+
+@_compiled_attention_backward.register_fake
+def _(
+    grad_BSHK: Tensor, inputs: list[Tensor], out_BSHK: Tensor, logsums_BHS: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    del grad_BSHK, out_BSHK, logsums_BHS
+    q, k, v, _ = inputs
+    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
+
+
+def _keep(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.save_for_backward(*inputs, *output)
+
+
+def _differentiate_compiled(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    *inputs, out, logsums = ctx.saved_tensors
+    return *_compiled_attention_backward(grad, inputs, out, logsums), None
+
+
+_compiled_attention.register_autograd(_differentiate_compiled, setup_context=_keep)
+
+
+def _row_major(x: Tensor) -> Tensor:
+    """Without a graph, the last dimension dense."""
+    x = x.detach()
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
+def _logsums_shape(q_BSHK: Tensor) -> tuple[int, int, int]:
+    rows, tokens, heads, _ = q_BSHK.shape
+    return rows, heads, tokens
+
+
+@torch.library.custom_op("penjing::block_causal_attention", mutates_args=())
+def _block_causal_attention(
+    q_BHSK: Tensor, k_BNSK: Tensor, v_BNSK: Tensor, starts_BS: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The output (B, H, S, K), and all attention weights for the backward pass."""
+    rows, kv_heads, tokens, width = k_BNSK.shape
+    k, v = (x.reshape(rows * kv_heads, tokens, width) for x in (k_BNSK, v_BNSK))
+    q = _grouped(q_BHSK * width**-0.5, kv_heads)
+    out = torch.empty_like(q)
+    weights = q.new_empty(_weights_size(q_BHSK))
+    for (first, start, stop, hidden), weight in _blocks(starts_BS, weights, q):
+        scores = torch.bmm(_block(q, start, stop), k[:, first:stop].mT)
+        by_head = scores.view(rows, -1, stop - start, stop - first)
+        by_head[..., -hidden.shape[-1] :].masked_fill_(hidden, float("-inf"))
+        _softmax(scores, weight)
+        part = out[:, :, start:stop]
+        part.copy_(torch.bmm(weight, v[:, first:stop]).view_as(part))
+    return out.view(q_BHSK.shape), weights
+
+
+@torch.library.custom_op("penjing::block_causal_attention_backward", mutates_args=())
+def _block_causal_attention_backward(
+    grad_BHSK: Tensor,
+    inputs: list[Tensor],
+    out_BHSK: Tensor,
+    weights: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of q, k and v; `inputs` are those of the forward pass."""
+    q_BHSK, k_BNSK, v_BNSK, starts_BS = inputs
+    rows, kv_heads, tokens, width = k_BNSK.shape
+    k, v = (x.reshape(rows * kv_heads, tokens, width) for x in (k_BNSK, v_BNSK))
+    q = _grouped(q_BHSK * width**-0.5, kv_heads)
+    grad = _grouped(grad_BHSK, kv_heads)
+    inner = torch.linalg.vecdot(grad, _grouped(out_BHSK, kv_heads))[..., None]
+    grad_q, grad_k, grad_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+    for (first, start, stop, _), weight in _blocks(starts_BS, weights, q):
+        grad_block = _block(grad, start, stop)
+        grad_v[:, first:stop] += torch.bmm(weight.mT, grad_block)
+        grad_scores = torch.bmm(grad_block, v[:, first:stop].mT)
+        grad_scores.sub_(_block(inner, start, stop)).mul_(weight)
+        part = grad_q[:, :, start:stop]
+        part.copy_(torch.bmm(grad_scores, k[:, first:stop]).view_as(part))
+        grad_k[:, first:stop] += torch.bmm(grad_scores.mT, _block(q, start, stop))
+    shape = (rows, kv_heads, tokens, width)
+    grad_q = grad_q.view(q_BHSK.shape).mul_(width**-0.5)
+    return grad_q, grad_k.view(shape), grad_v.view(shape)
+
+
+@_block_causal_attention.register_fake
+def _(q_BHSK: Tensor, k_BNSK: Tensor, v_BNSK: Tensor, starts_BS: Tensor) -> tuple[Tensor, Tensor]:
+    del k_BNSK, v_BNSK, starts_BS
+    return q_BHSK.new_empty(q_BHSK.shape), q_BHSK.new_empty(_weights_size(q_BHSK))
+
+
+@_block_causal_attention_backward.register_fake
+def _(
+    grad_BHSK: Tensor, inputs: list[Tensor], out_BHSK: Tensor, weights: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    del grad_BHSK, out_BHSK, weights
+    q_BHSK, k_BNSK, v_BNSK, _ = inputs
+    return (
+        q_BHSK.new_empty(q_BHSK.shape),
+        k_BNSK.new_empty(k_BNSK.shape),
+        v_BNSK.new_empty(v_BNSK.shape),
+    )
+
+
+def _differentiate(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    *inputs, out, weights = ctx.saved_tensors
+    return *_block_causal_attention_backward(grad, inputs, out, weights), None
+
+
+_block_causal_attention.register_autograd(_differentiate, setup_context=_keep)
+
+
+def _weights_size(q_BHSK: Tensor) -> int:
+    """Attention weights of all blocks, if every query saw its whole row."""
+    rows, heads, tokens, _ = q_BHSK.shape
+    return rows * heads * sum((stop - start) * stop for start, stop in _edges(tokens))
+
+
+def _edges(tokens: int) -> list[tuple[int, int]]:
+    """First place of each block, and the one behind it."""
+    size = BLOCKS[tokens >= LONG_ROW]
+    return [(start, min(start + size, tokens)) for start in range(0, tokens, size)]
+
+
+def _blocks(
+    starts_BS: Tensor, weights: Tensor, q: Tensor
+) -> Iterator[tuple[tuple[int, int, int, Tensor], Tensor]]:
+    """Of each block of queries: the first key that one of them sees, its own first and last place,
+    (B or 1, 1, Q, columns) which of its last columns are hidden from which query; and its part of
+    the weights, (B N, G Q, L).
+    """
+    tokens, done = starts_BS.shape[1], 0
+    index_S = torch.arange(tokens, device=starts_BS.device)
+    for start, stop in _edges(tokens):
+        starts_BQ = starts_BS[:, start:stop]
+        first, last = int(starts_BQ.min()), int(starts_BQ.max())
+        size = (q.shape[0], q.shape[1] * (stop - start), stop - first)
+        number = size[0] * size[1] * size[2]
+        weight = weights[done : done + number].view(size)
+        done += number
+        later = index_S[start:stop] > index_S[start:stop, None]
+        hidden = later[None, None]
+        if first != last:
+            hidden = (index_S[first:stop] < starts_BQ[:, :, None])[:, None]
+            hidden[..., start - first :] |= later
+        yield (first, start, stop, hidden), weight
+
+
+def _grouped(x_BHSK: Tensor, kv_heads: int) -> Tensor:
+    """(B N, G, S, K): the query heads that share one key/value head together."""
+    rows, heads, tokens, width = x_BHSK.shape
+    return x_BHSK.reshape(rows * kv_heads, heads // kv_heads, tokens, width)
+
+
+def _block(x: Tensor, start: int, stop: int) -> Tensor:
+    """(B N, G Q, K) of (B N, G, S, K)."""
+    return x[:, :, start:stop].flatten(1, 2)
+
+
+def _softmax(scores: Tensor, out: Tensor) -> None:
+    if scores.dtype == torch.bfloat16:
+        out.copy_(scores.softmax(-1, dtype=torch.float32))
+    else:
+        torch.softmax(scores, -1, out=out)
