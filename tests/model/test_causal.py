@@ -4,7 +4,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from penjing.model.attention import additive_mask, document_starts
-from penjing.model.causal import causal_attention
+from penjing.model.causal import causal_attention, causal_blocks
 
 Tensors = tuple[Tensor, ...]
 Inputs = tuple[Tensor, Tensor, Tensor]
@@ -90,3 +90,19 @@ def test_scores_of_a_hundred_overflow_nothing() -> None:
     out = causal_attention(q * 30, k * 30, v, starts)
     wanted = _twin(q.double() * 30, k.double() * 30, v.double(), starts)
     torch.testing.assert_close(out.double(), wanted, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.parametrize("kv_heads", [2, 4])
+def test_flex_attention_with_its_blocks_equals_the_twin(kv_heads: int) -> None:
+    # Forward and eager, which is all that torch has of it on a CPU.
+    (q, k, v), starts = _inputs(300, kv_heads, 16, torch.float32)
+    q, k, v = q.detach(), k.detach(), v.detach()
+    out = causal_attention(q, k, v, starts, causal_blocks(starts))
+    torch.testing.assert_close(out, _twin(q, k, v, starts), atol=1e-5, rtol=1e-5)
+
+
+def test_attention_on_another_device_has_the_same_shape() -> None:
+    (q, k, v), starts = _inputs(70, 2, 16, torch.float32)
+    out = causal_attention(q.to("meta"), k.to("meta"), v.to("meta"), starts.to("meta"))
+    assert out.shape == q.shape

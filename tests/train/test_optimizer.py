@@ -196,3 +196,19 @@ def test_adamw_of_8_bits_goes_on_from_its_state(make_model: MakeModel) -> None:
     pytest.importorskip("bitsandbytes")
     config = OptimizerConfig(kind="adamw8bit", learning_rate=1e-2)
     assert goes_on_from_its_state(make_model, config)
+
+
+@pytest.mark.filterwarnings("default")  # torch warns of itself while it compiles
+def test_a_compiled_optimizer_moves_weights_as_the_eager_one(make_model: MakeModel) -> None:
+    moved = []
+    for compiled in (False, True):
+        model = make_model()
+        optimizer = build_optimizer(model, OptimizerConfig(weight_decay=0.1))
+        if compiled:
+            optimizer.compile()
+        for seed in (1, 2):
+            fill_gradients(model, seed)
+            optimizer.step(1.0)
+        moved.append(list(model.parameters()))
+    for eager, other in zip(*moved, strict=True):
+        torch.testing.assert_close(other, eager, atol=1e-5, rtol=1e-4)

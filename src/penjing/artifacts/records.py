@@ -53,7 +53,10 @@ class TimingRecord:
 
 @dataclass(frozen=True)
 class SampleRecord:
-    """A line of `samples.jsonl`: one answer to a fixed prompt."""
+    """A line of `samples.jsonl`: one answer to a fixed prompt.
+
+    `prompt_set` is the set that it belongs to, "" for the run file's own; `group` its kind there.
+    """
 
     stage: str
     step: int
@@ -63,6 +66,8 @@ class SampleRecord:
     finish_reason: str
     temperature: float
     seed: int
+    prompt_set: str = ""
+    group: str = ""
 
 
 @dataclass(frozen=True)

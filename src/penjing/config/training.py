@@ -13,6 +13,15 @@ HORIZONS = ("steps", "tokens", "flops", "tokens_per_parameter", "epochs", "secon
 
 _HORIZONS = ", ".join(HORIZONS)
 
+PROMPT_SETS = ("base-v1", "stories-v1", "completions-v1", "knowledge-v1", "chat-v1")
+"""Sets of fixed prompts (`tasks.prompt_sets`)."""
+
+
+def _unknown_sets(names: tuple[str, ...]) -> Problems:
+    wanted = ", ".join(PROMPT_SETS)
+    unknown = [name for name in names if name not in PROMPT_SETS]
+    return [("sample_sets", f"found {name!r}: wanted some of {wanted}") for name in unknown]
+
 
 @dataclass(frozen=True)
 class MixtureShare:
@@ -144,12 +153,15 @@ class TrainingConfig:
         32, "packed validation rows scored by a probe", at_least=1, conduct=True
     )
     sample_prompts: tuple[str, ...] = setting((), "fixed prompts of the samples", conduct=True)
+    sample_sets: tuple[str, ...] = setting(
+        (), f"named sets of fixed prompts: {', '.join(PROMPT_SETS)}", conduct=True
+    )
     sample_tokens: int = setting(64, "longest sample, in tokens", at_least=1, conduct=True)
 
     def problems(self) -> Problems:
         given = [form for form in HORIZONS if getattr(self, form) is not None]
         if len(given) == 1:
-            return []
+            return _unknown_sets(self.sample_sets)
         found = " and ".join(given) or "no length"
         return [(given[-1] if given else "steps", f"{found}: give exactly one of {_HORIZONS}")]
 
@@ -167,7 +179,13 @@ class DpoConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     cadence: CadenceConfig = field(default_factory=CadenceConfig)
     sample_prompts: tuple[str, ...] = setting((), "fixed prompts of the samples", conduct=True)
+    sample_sets: tuple[str, ...] = setting(
+        (), f"named sets of fixed prompts: {', '.join(PROMPT_SETS)}", conduct=True
+    )
     sample_tokens: int = setting(64, "longest sample, in tokens", at_least=1, conduct=True)
+
+    def problems(self) -> Problems:
+        return _unknown_sets(self.sample_sets)
 
 
 @dataclass(frozen=True)
@@ -192,4 +210,10 @@ class RlConfig:
     cadence: CadenceConfig = field(default_factory=CadenceConfig)
     probe_problems: int = setting(64, "held-out problems of a probe", at_least=1, conduct=True)
     sample_prompts: tuple[str, ...] = setting((), "fixed prompts of the samples", conduct=True)
+    sample_sets: tuple[str, ...] = setting(
+        (), f"named sets of fixed prompts: {', '.join(PROMPT_SETS)}", conduct=True
+    )
     sample_tokens: int = setting(64, "longest sample, in tokens", at_least=1, conduct=True)
+
+    def problems(self) -> Problems:
+        return _unknown_sets(self.sample_sets)

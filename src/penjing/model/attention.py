@@ -14,9 +14,10 @@ from typing import Protocol, Self
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.attention.flex_attention import BlockMask
 
 from penjing.config.model import ModelShape
-from penjing.model.causal import causal_attention
+from penjing.model.causal import causal_attention, causal_blocks
 
 Rotation = tuple[Tensor, Tensor]
 """Cosines and signed sines, each (B, T, 1, K)."""
@@ -69,20 +70,24 @@ class DocumentAttention:
     """Causal attention inside each document, made once a forward.
 
     `positions`: (B, T) int64, from 0 in every document; `starts`: (B, T) int64, where in its row
-    each token's document begins.
+    each token's document begins; `blocks`: the same for compiled code on an accelerator.
     """
 
     positions: Tensor
     starts: Tensor
+    blocks: BlockMask | None = None
 
     @classmethod
-    def of(cls, tokens_BT: Tensor, document_ids_BT: Tensor | None) -> Self:
-        """Without ids each row is one document."""
+    def of(
+        cls, tokens_BT: Tensor, document_ids_BT: Tensor | None, *, compiled: bool = False
+    ) -> Self:
+        """Without ids each row is one document; `compiled`: whether compiled code will ask."""
         index_T = torch.arange(tokens_BT.shape[1], device=tokens_BT.device)
-        if document_ids_BT is None:
-            return cls(index_T.expand_as(tokens_BT), torch.zeros_like(tokens_BT))
-        starts_BT = document_starts(document_ids_BT)
-        return cls(index_T - starts_BT, starts_BT)
+        starts_BT = torch.zeros_like(tokens_BT)
+        if document_ids_BT is not None:
+            starts_BT = document_starts(document_ids_BT)
+        in_blocks = compiled and tokens_BT.device.type != "cpu"
+        return cls(index_T - starts_BT, starts_BT, causal_blocks(starts_BT) if in_blocks else None)
 
     def at(self, layer: int) -> Attend:
         del layer
@@ -90,7 +95,7 @@ class DocumentAttention:
 
     def __call__(self, q_BTHK: Tensor, k_BTNK: Tensor, v_BTNK: Tensor) -> Tensor:
         """(B, T, H, K)."""
-        return causal_attention(q_BTHK, k_BTNK, v_BTNK, self.starts)
+        return causal_attention(q_BTHK, k_BTNK, v_BTNK, self.starts, self.blocks)
 
 
 @dataclass(frozen=True)

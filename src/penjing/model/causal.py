@@ -1,8 +1,9 @@
 """Causal attention inside documents with its backward pass: one operation a device and dtype.
 
-On a CPU float32 goes through our compiled kernel (native/attention_kernel.hpp) and the other dtypes
-through torch's products of blocks, as float32 does where nothing was compiled; elsewhere torch's
-fused attention is taken. Measured in docs/notebook.md; tests hold all against each other.
+On a CPU float32 goes through our own kernel (native/attention_kernel.hpp) and the other dtypes
+through torch's products of blocks, as float32 does where that kernel was not built. Elsewhere a
+compiled block takes FlexAttention, which skips what no row sees, and an eager one torch's fused
+attention with a mask. Measured in docs/notebook.md; tests hold all against each other.
 
 B rows, S tokens, H query heads, N key/value heads, G = H / N, K width of a head, Q queries of one
 block, L keys that a block can see.
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 _BUILT = find_spec("penjing.model._attention") is not None  # mypy takes it for True
 if _BUILT:
@@ -30,26 +32,57 @@ row 64 beat 32, 128 and 256, at 512 tokens 128 beat 64 by 6 %.
 LONG_ROW = 512
 
 
-def causal_attention(q_BSHK: Tensor, k_BSNK: Tensor, v_BSNK: Tensor, starts_BS: Tensor) -> Tensor:
+def keeps_weights(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether the backward pass finds all attention weights in memory: torch's products of blocks
+    keep them, everything else makes them again.
+    """
+    return device.type == "cpu" and not (_BUILT and dtype == torch.float32)
+
+
+def causal_attention(
+    q_BSHK: Tensor,
+    k_BSNK: Tensor,
+    v_BSNK: Tensor,
+    starts_BS: Tensor,
+    block_mask: BlockMask | None = None,
+) -> Tensor:
     """(B, S, H, K): each token sees the tokens from `starts_BS`, where its document begins, to it.
 
     Keys that no query of a block can see are never multiplied on a CPU. A compiler takes it as one
-    operation: unrolled into its blocks it would be compiled for minutes.
+    operation: unrolled into its blocks it would be compiled for minutes. With a `block_mask`, which
+    says the same (`causal_blocks`), FlexAttention is taken: for compiled code only.
     """
-    if q_BSHK.device.type == "cpu" and q_BSHK.dtype == torch.float32 and _BUILT:
+    cpu = q_BSHK.device.type == "cpu"
+    if cpu and block_mask is None and not keeps_weights(q_BSHK.device, q_BSHK.dtype):
         out: Tensor = _compiled_attention(q_BSHK, k_BSNK, v_BSNK, starts_BS)[0]
         return out
     q_BHSK, k_BNSK, v_BNSK = (x.transpose(1, 2) for x in (q_BSHK, k_BSNK, v_BSNK))
-    if q_BSHK.device.type == "cpu":
-        out = _block_causal_attention(q_BHSK, k_BNSK, v_BNSK, starts_BS)[0]
-        return out.transpose(1, 2)
-    index_S = torch.arange(starts_BS.shape[1], device=starts_BS.device)
-    seen_BSS = (index_S >= starts_BS[:, :, None]) & (index_S <= index_S[:, None])
     grouped = q_BHSK.shape[1] != k_BNSK.shape[1]
-    out = functional.scaled_dot_product_attention(
-        q_BHSK, k_BNSK, v_BNSK, seen_BSS[:, None], enable_gqa=grouped
-    )
+    if block_mask is not None:
+        flex: Any = flex_attention  # its result is typed for all that it can return
+        out = flex(q_BHSK, k_BNSK, v_BNSK, block_mask=block_mask, enable_gqa=grouped)
+    elif cpu:
+        out = _block_causal_attention(q_BHSK, k_BNSK, v_BNSK, starts_BS)[0]
+    else:
+        index_S = torch.arange(starts_BS.shape[1], device=starts_BS.device)
+        seen_BSS = (index_S >= starts_BS[:, :, None]) & (index_S <= index_S[:, None])
+        out = functional.scaled_dot_product_attention(
+            q_BHSK, k_BNSK, v_BNSK, seen_BSS[:, None], enable_gqa=grouped
+        )
     return out.transpose(1, 2)
+
+
+def causal_blocks(starts_BS: Tensor) -> BlockMask:
+    """What FlexAttention computes (arXiv:2412.05496): blocks of 128 x 128 in which a row sees
+    something; made once a forward pass for all layers, without waiting for the device.
+    """
+    rows, tokens = starts_BS.shape
+
+    def seen(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        del head
+        return (key <= query) & (key >= starts_BS[row, query])
+
+    return create_block_mask(seen, rows, None, tokens, tokens, device=starts_BS.device)
 
 
 @torch.library.custom_op("penjing::causal_attention", mutates_args=())

@@ -5,6 +5,7 @@ shape; probes and generation have many.
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +22,16 @@ class Compilation:
     failure: str
 
 
+def attempt(compile_it: Callable[[], None]) -> Compilation:
+    """Run what compiles and measure it; its failure is told, not raised."""
+    begun, failure = time.perf_counter(), ""
+    try:
+        compile_it()
+    except (RuntimeError, OSError, ImportError) as error:
+        failure = str(error).strip().partition("\n")[0] or type(error).__name__
+    return Compilation(time.perf_counter() - begun, failure)
+
+
 def compile_block(model: LanguageModel, rows: int, tokens: int) -> Compilation:
     """Compile the block for microbatches of `rows` x `tokens`; after a failure it runs eagerly.
 
@@ -28,15 +39,15 @@ def compile_block(model: LanguageModel, rows: int, tokens: int) -> Compilation:
     whole model takes, for the same speed (docs/notebook.md). What was compiled before, for the
     same code, shapes, torch and CPU, is read from torch's cache on disk.
     """
-    begun = time.perf_counter()
     block = next(model.blocks())
     model.compiled_block = torch.compile(type(block).forward, dynamic=False)
-    ids = torch.zeros((rows, tokens), dtype=torch.int64, device=model.head_weight.device)
-    failure = ""
-    try:
+
+    def once() -> None:
+        ids = torch.zeros((rows, tokens), dtype=torch.int64, device=model.head_weight.device)
         loss = weighted_nll(model, ids, ids, torch.ones_like(ids, dtype=torch.float32), ids)
         torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)
-    except (RuntimeError, OSError, ImportError) as error:
+
+    done = attempt(once)
+    if done.failure:
         model.compiled_block = None
-        failure = str(error).strip().partition("\n")[0] or type(error).__name__
-    return Compilation(time.perf_counter() - begun, failure)
+    return done

@@ -91,7 +91,8 @@ class LanguageModel(nn.Module, ABC):
 
     def hidden(self, tokens_BT: Tensor, document_ids_BT: Tensor | None = None) -> Tensor:
         """(B, T, D) before the head; without ids each row is one document."""
-        attend = DocumentAttention.of(tokens_BT, document_ids_BT)
+        compiled = self.compiled_block is not None and torch.is_grad_enabled()
+        attend = DocumentAttention.of(tokens_BT, document_ids_BT, compiled=compiled)
         return self.states(tokens_BT, attend.positions, attend)
 
     def forward(self, tokens_BT: Tensor, document_ids_BT: Tensor | None = None) -> Tensor:

@@ -13,18 +13,18 @@ STATE_BYTES = 4 + 4 + 8
 
 
 def training_bytes(
-    shape: ModelShape, rows: int, tokens: int, *, on_cpu: bool, checkpoints_blocks: bool
+    shape: ModelShape, rows: int, tokens: int, *, keeps_attention: bool, checkpoints_blocks: bool
 ) -> int:
     """Bytes of one forward and backward pass over `rows` x `tokens`, optimizer included.
 
     Kept for the backward pass of a layer are, in elements a token: 10 hidden sizes (norms, their
     outputs, the residual stream, projections), 5 inner widths of the MLP, 4 widths of all heads,
-    and on a CPU the attention weights, half of a row a head. Checkpointed blocks keep their inputs,
-    and one block all of that.
+    and where attention keeps its weights (`model.causal`) half of a row a head. Checkpointed blocks
+    keep their inputs, and one block all of that.
     """
     heads = shape.num_attention_heads * shape.head_dim
     layer = 10 * shape.hidden_size + 5 * shape.intermediate_size + 4 * heads
-    if on_cpu:
+    if keeps_attention:
         layer += shape.num_attention_heads * (tokens + 64) // 2
     kept = shape.num_hidden_layers * layer
     if checkpoints_blocks:

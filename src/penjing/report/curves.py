@@ -55,7 +55,9 @@ def _values(stage: StageReport) -> Iterator[Chart]:
         for key, value in record.values.items():
             if "." not in key and not key.endswith("_bpb") and key != "utilization":
                 lines.setdefault(key, []).append((record.step, value))
-    scores = [key for key in lines if re.search("reward|accuracy|correct|pass", key)]
+    scores = [
+        key for key in lines if re.search("reward|accuracy|correct|pass|exact_match|token_f1", key)
+    ]
     if scores:
         series = (Series(key, tuple(lines[key]), 1 + i % 6) for i, key in enumerate(scores))
         yield Chart(f"{stage.name}: reward and accuracy", tuple(series), low=0.0, high=1.0)

@@ -160,10 +160,12 @@ def _samples(report: RunReport) -> Iterator[Block]:
     limit = int(report.config.get("report", {}).get("samples_shown", 6))
     by_prompt: dict[str, list[tuple[str, Cell]]] = {}
     for stage in report.trained:
-        for prompt in dict.fromkeys(sample.prompt for sample in stage.samples):
-            for s in evenly([s for s in stage.samples if s.prompt == prompt], limit):
+        for key in dict.fromkeys((sample.prompt_set, sample.prompt) for sample in stage.samples):
+            alike = [s for s in stage.samples if (s.prompt_set, s.prompt) == key]
+            title = f"{key[0]}: {key[1]}" if key[0] else key[1]
+            for s in evenly(alike, limit):
                 answer = Cell(s.text, note="cut here" if s.finish_reason == "length" else "")
-                by_prompt.setdefault(prompt, []).append((f"{s.stage} {s.step}", answer))
+                by_prompt.setdefault(title, []).append((f"{s.stage} {s.step}", answer))
     for number, (prompt, rows) in enumerate(by_prompt.items()):
         yield from table("step,answer", rows, prompt, folded=number > 0)
 

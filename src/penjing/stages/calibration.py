@@ -30,6 +30,7 @@ from penjing.runtime import Runtime, make_generator, open_runtime
 from penjing.stages.horizon import rows_per_step
 from penjing.stages.next_token import VALIDATION_ROWS
 from penjing.stages.training import compilation_pays, microbatch_rows
+from penjing.tasks.prompt_sets import prompt_set
 from penjing.train.checkpoint import TokenizerBundle, TrainingState, save_checkpoint
 from penjing.train.loop import train_steps
 from penjing.train.objectives import next_token
@@ -153,8 +154,13 @@ def _validate(section: TrainingConfig, model: LanguageModel, runtime: Runtime) -
 
 @torch.no_grad()
 def _sample(section: TrainingConfig, model: LanguageModel) -> None:
-    sampling = Sampling(temperature=1.0, max_new_tokens=section.sample_tokens)
-    requests = [Request((1, 2, 3), sampling, seed) for seed in range(len(section.sample_prompts))]
+    lengths = [section.sample_tokens] * len(section.sample_prompts)
+    for chosen in map(prompt_set, section.sample_sets):
+        lengths += [chosen.max_new_tokens] * len(chosen.prompts)
+    requests = [
+        Request((1, 2, 3), Sampling(temperature=1.0, max_new_tokens=length), seed)
+        for seed, length in enumerate(lengths)
+    ]
     generate(model, requests, stop_ids=())
 
 

@@ -17,6 +17,7 @@ from penjing.artifacts.stage import read_manifest
 from penjing.config.model import ModelShape
 from penjing.config.schema import RunConfig
 from penjing.config.training import TrainingConfig
+from penjing.model.causal import keeps_weights
 from penjing.model.memory import training_bytes
 from penjing.model.size import flops_per_token, parameters
 from penjing.runtime import Machine, Runtime, open_runtime
@@ -76,7 +77,12 @@ def forecast(config: RunConfig, facts: RunFacts, stage: StageFacts, runs: Path) 
     # Without asking first, a large model would take its steps for days.
     rough = STEPS * section.tokens_per_step * cost > rate * CALIBRATION_SECONDS
     seconds, cpu, memory, error, memory_error = (
-        (stage.tokens * cost / rate, None, _rough_memory(config, section, shape), *ROUGH_ERRORS)
+        (
+            stage.tokens * cost / rate,
+            None,
+            _rough_memory(config, section, runtime, shape),
+            *ROUGH_ERRORS,
+        )
         if rough
         else _measured(config, facts, stage)
     )
@@ -128,14 +134,16 @@ def _measured(
     return total.seconds, total.cpu_seconds, found.memory_bytes, *MEASURED_ERRORS
 
 
-def _rough_memory(config: RunConfig, section: TrainingConfig, shape: ModelShape) -> int:
+def _rough_memory(
+    config: RunConfig, section: TrainingConfig, runtime: Runtime, shape: ModelShape
+) -> int:
     """As the memory model has it."""
     auto = section.microbatch_rows == "auto"
     return training_bytes(
         shape,
         rows_per_step(section, shape) if auto else int(section.microbatch_rows),
         shape.max_position_embeddings,
-        on_cpu=config.runtime.device == "cpu",
+        keeps_attention=keeps_weights(runtime.device, runtime.dtype),
         checkpoints_blocks=config.runtime.gradient_checkpointing,
     )
 

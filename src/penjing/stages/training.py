@@ -1,4 +1,4 @@
-"""What the five training stages share: their fit job, their samples, and what they report.
+"""What the five training stages share: their fit job, and what they report.
 
 What a stage starts from, its batches and its objective are said in the stage's own module.
 """
@@ -9,33 +9,26 @@ from typing import Any
 
 from penjing.artifacts.lines import LineLog
 from penjing.artifacts.progress import Progress
-from penjing.artifacts.records import SampleRecord
 from penjing.artifacts.stage import append_event
 from penjing.config.training import DpoConfig, RlConfig, TrainingConfig
-from penjing.generate.engine import Request, generate
-from penjing.generate.sampling import Sampling
-from penjing.generate.tools import calculator_turn
-from penjing.model.compilation import compile_block
+from penjing.model.causal import keeps_weights
+from penjing.model.compilation import attempt, compile_block
 from penjing.model.language_model import LanguageModel
 from penjing.model.memory import training_bytes
 from penjing.model.size import flops_per_token, parameters
 from penjing.runtime import Runtime, keep_compiled_code
-from penjing.seeds import seed_for
 from penjing.stages.context import StageContext
 from penjing.stages.machine import open_machine
-from penjing.text.conversation import Conversation, text_message
-from penjing.text.template import render_prompt
-from penjing.text.tokenizer import Tokenizer, tokenizer_files
+from penjing.stages.samples import sample_probe
+from penjing.text.tokenizer import tokenizer_files
 from penjing.train.checkpoint import TokenizerBundle
 from penjing.train.fit import FitResult
-from penjing.train.job import FitJob, Probe, ProbeResult
+from penjing.train.job import FitJob, Probe
 from penjing.train.journal import Tracker
 from penjing.train.loop import BatchT, Objective
 from penjing.train.optimizer import build_optimizer
 from penjing.train.schedule import factor
 from penjing.train.trackers import open_trackers
-
-SAMPLE_TEMPERATURE = 0.7
 
 CPU_MICROBATCH_TOKENS = 4096
 """More are not faster on a CPU, and leave its caches."""
@@ -85,7 +78,7 @@ def training_job(
         microbatch_rows=microbatch_rows(section, model, runtime, rows_per_step),
         max_grad_norm=section.optimizer.max_grad_norm,
         cadence=section.cadence,
-        probes=(*probes, _sample_probe(stage, section, model, tokenizer, context.config.seed)),
+        probes=(*probes, sample_probe(stage, section, model, tokenizer, context.config.seed)),
         tokenizer=TokenizerBundle(
             files=tokenizer_files(tokenizer),
             digest=tokenizer.digest,
@@ -124,7 +117,7 @@ def microbatch_rows(
         training_bytes,
         model.shape,
         tokens=context,
-        on_cpu=runtime.device.type == "cpu",
+        keeps_attention=keeps_weights(runtime.device, runtime.dtype),
         checkpoints_blocks=model.checkpoints_blocks,
     )
     while rows > 1 and needed(rows) > MEMORY_SHARE * runtime.total_memory_bytes():
@@ -141,6 +134,7 @@ def compile_if_it_pays(
     does as it did.
     """
     runtime, model = job.runtime, job.model
+    context_tokens = model.shape.max_position_embeddings
     flops = job.steps * tokens_per_step * job.flops_per_token
     if not compilation_pays(context.config.runtime.compile, runtime, flops):
         return
@@ -148,17 +142,20 @@ def compile_if_it_pays(
     if runtime.rank == 0:
         text = "compiling the model's block"
         context.show(Progress(stage, "message", text=text))
-    done = compile_block(model, job.microbatch_rows, model.shape.max_position_embeddings)
-    kind, told = "compiled", f"compiled the model's block in {done.seconds:.1f} s"
-    if done.failure:
-        kind = "warning"
-        told = (
-            "the model could not be compiled: it runs eagerly, slower and with other bits "
-            f'({done.failure}); runtime.compile = "off" does not try'
-        )
-    if runtime.rank == 0:
-        append_event(context.run_dir, kind, stage, told, seconds=done.seconds)
-        context.show(Progress(stage, "message", text=told))
+    parts = {"model's block": compile_block(model, job.microbatch_rows, context_tokens)}
+    if runtime.device.type != "cpu":  # there the optimizer's products are all that counts
+        parts["optimizer"] = attempt(job.optimizer.compile)
+    for what, done in parts.items():
+        kind, told = "compiled", f"compiled the {what} in {done.seconds:.1f} s"
+        if done.failure:
+            kind = "warning"
+            told = (
+                f"the {what} could not be compiled: it runs eagerly, slower and with other bits "
+                f'({done.failure}); runtime.compile = "off" does not try'
+            )
+        if runtime.rank == 0:
+            append_event(context.run_dir, kind, stage, told, seconds=done.seconds)
+            context.show(Progress(stage, "message", text=told))
 
 
 def compilation_pays(wanted: str, runtime: Runtime, flops: float) -> bool:
@@ -184,48 +181,3 @@ def training_summary(
         "checkpoint": result.checkpoint.name,
         "resumed_from_step": result.resumed_from_step,
     }
-
-
-def _sample_probe(
-    stage: str, section: Section, model: LanguageModel, tokenizer: Tokenizer, seed: int
-) -> Probe:
-    """Answers to fixed prompts; the same prompt has the same seed at every step.
-
-    A pretrained model continues the prompt as plain text; later stages answer it.
-    """
-    prompts = section.sample_prompts
-    stop_ids = (tokenizer.im_end, tokenizer.end_of_text)
-
-    def ids_of(prompt: str) -> tuple[int, ...]:
-        if stage != "pretrain":
-            return tuple(render_prompt(tokenizer, Conversation((text_message("user", prompt),))))
-        return (tokenizer.end_of_text, *tokenizer.encode(prompt))
-
-    def run(step: int) -> ProbeResult:
-        sampling = Sampling(temperature=SAMPLE_TEMPERATURE, max_new_tokens=section.sample_tokens)
-        seeds = [seed_for(seed, "sample", prompt) for prompt in prompts]
-        completions = generate(
-            model,
-            [Request(ids_of(p), sampling, s) for p, s in zip(prompts, seeds, strict=True)],
-            stop_ids=stop_ids,
-            answer_turn=calculator_turn(tokenizer),
-        )
-        return ProbeResult(
-            samples=tuple(
-                SampleRecord(
-                    stage=stage,
-                    step=step,
-                    prompt=prompt,
-                    text=tokenizer.decode(
-                        [token for token in completion.ids if token not in stop_ids]
-                    ),
-                    tokens=len(completion.ids),
-                    finish_reason=completion.finish_reason,
-                    temperature=SAMPLE_TEMPERATURE,
-                    seed=prompt_seed,
-                )
-                for prompt, prompt_seed, completion in zip(prompts, seeds, completions, strict=True)
-            )
-        )
-
-    return Probe("samples", section.cadence.sample_every_steps, run)

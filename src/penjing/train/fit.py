@@ -6,7 +6,7 @@ The only caller of `train_steps`; what a stage trains on is said in its `FitJob`
 import hashlib
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +26,7 @@ from penjing.train.checkpoint import (
     save_checkpoint,
     set_aside_spoiled,
 )
+from penjing.train.collection import collections_between_steps
 from penjing.train.guard import MAX_SPIKES, is_spike, observe, observe_not_finite
 from penjing.train.job import FitJob
 from penjing.train.journal import GrowthAlarm, Journal, TimedBatches, now, timing_of
@@ -68,10 +69,10 @@ def fit(job: FitJob[BatchT]) -> FitResult:
     begun = time.monotonic()
     journal = Journal(job.directory, job.stage, job.runtime, job.logs, job.trackers)
     try:
-        with stop_requests() as stop:
+        with stop_requests() as stop, collections_between_steps() as collect:
             start = end = _resume(job, journal)
             if start.step < job.steps or start.open_record is not None:
-                end = _train(job, start, journal, stop)
+                end = _train(job, start, journal, stop, collect)
     finally:
         journal.close()
     return FitResult(
@@ -129,12 +130,16 @@ def _digest(model: LanguageModel) -> str:
 
 
 def _train(
-    job: FitJob[BatchT], state: TrainingState, journal: Journal, stop: StopRequest
+    job: FitJob[BatchT],
+    state: TrainingState,
+    journal: Journal,
+    stop: StopRequest,
+    collect: Callable[[], None],
 ) -> TrainingState:
     """All steps after `state`, going back where the guard wants it."""
     rollbacks = 0
     while True:
-        state, spoiled = _run(job, state, journal, stop)
+        state, spoiled = _run(job, state, journal, stop, collect)
         if not spoiled:
             return state
         rollbacks += 1
@@ -152,7 +157,11 @@ def _train(
 
 
 def _run(
-    job: FitJob[BatchT], state: TrainingState, journal: Journal, stop: StopRequest
+    job: FitJob[BatchT],
+    state: TrainingState,
+    journal: Journal,
+    stop: StopRequest,
+    collect: Callable[[], None],
 ) -> tuple[TrainingState, bool]:
     """The state after the last step taken, and whether the weights are to be taken back."""
     since, microbatch_rows, alarm = now(), job.microbatch_rows, GrowthAlarm()
@@ -200,6 +209,7 @@ def _run(
             _save(job, state, journal, stop)
         if stopping:
             _stop(job, state)
+        collect()
         since = now()
     if state.step < job.steps:  # a stop was asked for in the middle of a step
         _save(job, state, journal, stop)

@@ -69,6 +69,7 @@ class Muon:
     ) -> None:
         self._learning_rate, self._weight_decay = learning_rate, weight_decay
         self._dtype, self._coefficients = dtype, coefficients
+        self._orthogonalize = orthogonalize
         self._cautious = cautious
         by_shape: dict[torch.Size, list[tuple[str, Parameter]]] = {}
         for name, matrix in matrices.items():
@@ -82,6 +83,14 @@ class Muon:
         ]
 
     @torch.no_grad()
+    def compile(self) -> None:
+        """Compile the iteration for every shape; raises RuntimeError where that fails."""
+        compiled: Any = torch.compile(orthogonalize, dynamic=False)
+        for _, buffer in self._groups:
+            compiled(buffer, self._coefficients, self._dtype)
+        self._orthogonalize = compiled
+
+    @torch.no_grad()
     def step(self, factor: float, momentum: float) -> None:
         """One update from the gradients, at `factor` times the peak rate."""
         rate = factor * self._learning_rate
@@ -90,20 +99,22 @@ class Muon:
                 [matrix.grad for _, matrix in members if matrix.grad is not None]
             )
             buffer.lerp_(gradients, 1 - momentum)
-            update = orthogonalize(
+            update = self._orthogonalize(
                 gradients.lerp_(buffer, momentum), self._coefficients, self._dtype
             ).to(buffer.dtype)
             if squares is not None:
                 update = _evened(update, squares)
             rows, columns = buffer.shape[-2:]
             scale = max(1.0, rows / columns) ** 0.5
-            for (_, matrix), change in zip(members, update, strict=True):
-                if self._cautious and self._weight_decay:
+            matrices: list[Tensor] = [matrix for _, matrix in members]
+            changes = list(update.unbind())
+            if self._cautious and self._weight_decay:
+                for matrix, change in zip(matrices, changes, strict=True):
                     shrinks = (change * matrix > 0).to(matrix.dtype)
                     matrix.mul_(1 - rate * self._weight_decay * shrinks)
-                else:
-                    matrix.mul_(1 - rate * self._weight_decay)
-                matrix.add_(change, alpha=-rate * scale)
+            else:
+                torch._foreach_mul_(matrices, 1 - rate * self._weight_decay)
+            torch._foreach_add_(matrices, changes, alpha=-rate * scale)
 
     def state_tensors(self) -> dict[str, Tensor]:
         """Views, by name: writing into them loads a state."""
@@ -147,6 +158,13 @@ class Optimizer:
         self.kind = kind
         self._muon, self._adamw, self._names = muon, adamw, names
         self.updates = 0
+
+    def compile(self) -> None:
+        """Compile what Muon computes, which on an accelerator is many small kernels; AdamW's are
+        fused already. Raises RuntimeError where that fails, and then runs eagerly.
+        """
+        if self._muon is not None:
+            self._muon.compile()
 
     def step(self, factor: float) -> None:
         """Apply the gradients at `factor` times the peak rates."""
