@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -10,17 +11,26 @@ from torch import Tensor
 
 from penjing.artifacts.lines import read_records
 from penjing.artifacts.records import StepRecord
-from penjing.config.model import ModelShape
+from penjing.config.model import ModelConfig, ModelShape
 from penjing.config.training import OptimizerConfig
 from penjing.data.batches import Batch
 from penjing.data.feeding import Feeding, feed
 from penjing.generate.engine import Completion, Request, generate
 from penjing.generate.sampling import Sampling
+from penjing.model.build import build_model
+from penjing.model.compilation import compile_block
 from penjing.model.initialization import initialize
+from penjing.model.language_model import LanguageModel
 from penjing.model.likelihood import token_logprobs
 from penjing.model.transformer import Transformer
 from penjing.runtime import DEVICES, Runtime, make_generator
 from penjing.stages.context import TRAINED_STAGES
+from penjing.train.checkpoint import (
+    TokenizerBundle,
+    TrainingState,
+    load_checkpoint,
+    save_checkpoint,
+)
 from penjing.train.loop import StepResult, train_steps
 from penjing.train.objectives import next_token
 from penjing.train.optimizer import build_optimizer
@@ -49,13 +59,18 @@ def make_batch(seed: int = 0, rows: int = 6, tokens: int = 150) -> Batch:
     return Batch(ids[:, :-1], ids[:, 1:], trained.float(), documents)
 
 
-def steps(model: Transformer, *, count: int, microbatch_rows: int = 6) -> list[StepResult]:
+def steps(
+    model: LanguageModel, *, count: int, microbatch_rows: int = 6, compiled: bool = False
+) -> list[StepResult]:
     device = model.head_weight.device
     batches: Iterator[Batch] = map(make_batch, range(count))
     config = OptimizerConfig(kind="muon", learning_rate=0.01, embedding_learning_rate=0.05)
+    optimizer = build_optimizer(model, config)
+    if compiled:
+        optimizer.compile()
     taken = train_steps(
         model,
-        build_optimizer(model, config),
+        optimizer,
         next_token,
         batches,
         Runtime(device, torch.float32),
@@ -87,6 +102,44 @@ def test_losses_of_twenty_steps_equal_those_of_a_cpu_however_rows_are_cut() -> N
     for microbatch_rows in (6, 4, 1):
         found = steps(make_model("cuda"), count=20, microbatch_rows=microbatch_rows)
         assert [result.loss for result in found] == pytest.approx(wanted, abs=1e-3)
+
+
+@pytest.mark.filterwarnings("default")  # torch warns of itself while it compiles
+@pytest.mark.parametrize("architecture", ["qwen3", "gpt2", "racing"])
+def test_a_compiled_block_and_optimizer_learn_as_on_a_cpu(
+    architecture: Literal["qwen3", "gpt2", "racing"],
+) -> None:
+    def make(device: str) -> LanguageModel:
+        config = ModelConfig(architecture=architecture, depth=2, hidden_size=64, head_dim=16)
+        model = build_model(config.shape(SHAPE.vocab_size))
+        initialize(model, 1)
+        return model.to(device)
+
+    wanted = [result.loss for result in steps(make("cpu"), count=20)]
+    model = make("cuda")
+    assert not compile_block(model, 6, 150).failure
+    found = steps(model, count=20, compiled=True)
+    assert [result.loss for result in found] == pytest.approx(wanted, abs=1e-3)
+
+
+def test_a_checkpoint_goes_from_a_cpu_to_the_device_and_back(tmp_path: Path) -> None:
+    def loss(model: LanguageModel) -> float:
+        with torch.no_grad():
+            found = next_token(model, make_batch(9).to(model.head_weight.device))
+            return float(found.total) / float(found.terms)
+
+    losses, directory = [], tmp_path
+    bundle, model = TokenizerBundle({}, "", 0, 0), make_model("cpu")
+    steps(model, count=3)
+    losses.append(loss(model))
+    for number, device in enumerate(("cuda", "cpu"), start=1):
+        optimizer = build_optimizer(model, OptimizerConfig())
+        state = TrainingState("pretrain", 1, "", optimizer.kind, step=number)
+        path = save_checkpoint(directory, state, model, optimizer, bundle, keep=9)
+        model = make_model(device)
+        load_checkpoint(path, model, build_optimizer(model, OptimizerConfig()), state)
+        losses.append(loss(model))
+    assert losses == pytest.approx([losses[0]] * 3, abs=1e-5)
 
 
 @torch.no_grad()

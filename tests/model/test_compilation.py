@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch._dynamo.utils import counters
@@ -5,7 +7,9 @@ from torch._dynamo.utils import counters
 from penjing.config.model import ModelConfig
 from penjing.config.training import OptimizerConfig
 from penjing.data.batches import Batch
+from penjing.model.attention import DocumentAttention, rotation
 from penjing.model.build import build_model
+from penjing.model.causal import causal_blocks
 from penjing.model.compilation import compile_block
 from penjing.model.initialization import initialize
 from penjing.model.language_model import LanguageModel
@@ -78,3 +82,23 @@ def test_what_cannot_be_compiled_runs_eagerly_and_says_why(monkeypatch: pytest.M
     assert compile_block(model, 2, 80).failure == "no C++ compiler was found"
     assert model.compiled_block is None
     assert steps_of(model)[-1].skipped is None
+
+
+@pytest.mark.filterwarnings("default")  # torch warns of itself while it compiles
+def test_a_block_with_flex_attention_is_traced_once_for_all_documents() -> None:
+    # As on an accelerator, but forward alone: torch has no backward pass of it on a CPU.
+    model = make()
+    for weight in model.parameters():
+        torch.nn.init.normal_(weight.requires_grad_(False), std=0.1)
+    block = next(model.blocks())
+    compiled = torch.compile(type(block).forward, dynamic=False, fullgraph=True, backend="eager")
+    before = counters["stats"]["unique_graphs"]
+    for step in range(3):
+        rows = batch(step)
+        attend = DocumentAttention.of(rows.tokens, rows.document_ids)
+        in_blocks = replace(attend, blocks=causal_blocks(attend.starts))
+        angles = rotation(attend.positions, 16, 1e4, torch.float32)
+        x = torch.randn(4, 80, 32, generator=torch.Generator().manual_seed(step))
+        found = compiled(block, x, angles, in_blocks)
+        torch.testing.assert_close(found, block(x, angles, attend), atol=1e-4, rtol=1e-4)
+    assert counters["stats"]["unique_graphs"] == before + 1
