@@ -119,6 +119,13 @@ def test_a_good_file_becomes_a_run_named_after_its_stem() -> None:
         ("[dpo]", "[rl]\nretention_rows = 3\n[dpo]", "NOTHING"),
         ("[dpo]", "[rl]\nretention = { chats = 1 }\n[dpo]", "NOTHING"),
         ("[dpo]", "[rl]\nretention = { chat = 1 }\n[dpo]", "rl.retention.chat: found no such"),
+        ("[dpo]", "[runtime]\ntrackers = ['x']\n[dpo]", "found 'x': wanted some of tensorboard"),
+        ("[dpo]", "[rl]\nsample_sets = ['x']\n[dpo]", "found 'x': wanted some of base-v1"),
+        (
+            "[dpo]",
+            "[dpo]\nsample_sets = ['x']",
+            "dpo.sample_sets: found [\"x\"]; found 'x': wanted",
+        ),
         ("[dpo]", "[rl]\nretention = { chats = 0 }\n[dpo]", "found no share above 0 at the start"),
     ],
 )

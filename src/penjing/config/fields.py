@@ -4,10 +4,17 @@ Which sections and settings there are is `schema`'s and `training`'s duty.
 """
 
 from dataclasses import field
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 Problems = list[tuple[str, str]]
 """Cross-field mistakes found by a section: (field name, what is wrong and what to do)."""
+
+
+@runtime_checkable
+class Checked(Protocol):
+    """A section that finds its own mistakes, beyond those of a single value's type and range."""
+
+    def problems(self) -> Problems: ...
 
 
 def setting(

@@ -16,10 +16,9 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import tomli_w
 
-from penjing.config.cleaning import CleanConfig
+from penjing.config.fields import Checked
 from penjing.config.mixtures import WANTED as WANTED_SHARE
 from penjing.config.mixtures import read_share, share_identity, share_value
-from penjing.config.model import ModelConfig
 from penjing.config.names import key_of, near_miss, right_name
 from penjing.config.positions import Key, line_numbers, split_key
 from penjing.config.schema import STAGE_NAMES, RunConfig, SourceConfig
@@ -197,9 +196,7 @@ class _Reader:
         if section is RunConfig and not isinstance(values.get("name"), str):
             values["name"] = "unnamed"
         made = section(**values)
-        if isinstance(
-            made, ModelConfig | SourceConfig | CleanConfig | TrainingConfig
-        ) and not self._is_wrong(*path):
+        if isinstance(made, Checked) and not self._is_wrong(*path):
             for key, problem in made.problems():
                 shown = "nothing" if key not in table else _show(table[key])
                 self.mistake((*path, key), shown, "", problem)
