@@ -67,6 +67,7 @@ def train_penjing(options: argparse.Namespace, settings: dict[str, Any]) -> dict
     """Our model, loop and stream; `settings` change the tables model, optimizer and schedule."""
     from benchmarks.learning import open_rows
     from penjing.config.model import ModelConfig
+    from penjing.config.scaling import RATES, scaled_rate, scaled_tokens_per_step
     from penjing.config.training import OptimizerConfig, ScheduleConfig
     from penjing.data.batches import Batch
     from penjing.model.build import build_model
@@ -84,10 +85,15 @@ def train_penjing(options: argparse.Namespace, settings: dict[str, Any]) -> dict
     shape = ModelConfig(**info["model"] | settings.get("model", {})).shape(info["vocab_size"])
     model = build_model(shape, DTYPES[machine.dtype])
     initialize(model, options.seed)
-    rows = settings.get("tokens_per_step", 2048) // info["tokens"]
+    if settings.get("zeros") is False:
+        fill_zeros(model, options.seed)
+    width = shape.hidden_size
+    tokens = settings.get("tokens_per_step") or scaled_tokens_per_step(width, info["tokens"])
+    rows = tokens // info["tokens"]
+    rates = {name: scaled_rate(name, width) for name in RATES}
     if settings.get("compile", True):
         compile_block(model, rows, info["tokens"])
-    optimizer = build_optimizer(model, OptimizerConfig(**settings.get("optimizer", {})))
+    optimizer = build_optimizer(model, OptimizerConfig(**rates | settings.get("optimizer", {})))
     schedule = ScheduleConfig(**settings.get("schedule", {}))
     course = replace(schedule, warmup_steps=0)  # the warm-up is counted in steps
     clock, source = Clock(options.seconds), open_rows(options.folder, rows, options.seed)
@@ -128,6 +134,15 @@ def train_penjing(options: argparse.Namespace, settings: dict[str, Any]) -> dict
         "parameters": sum(value.numel() for value in model.parameters()),
         "dtype": machine.dtype,
     }
+
+
+def fill_zeros(model: Any, seed: int) -> None:
+    """Output projections that begin at random instead of zero."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.ndim == 2 and not weight.any():
+                weight.normal_(0, weight.shape[1] ** -0.5, generator=generator)
 
 
 def train_nanochat(options: argparse.Namespace, settings: dict[str, Any]) -> dict[str, Any]:

@@ -21,18 +21,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.learning import measured, read_done, write_folder
-from penjing.config.training import OptimizerConfig
 
 MINUTES = {2: 0.75, 3: 1.25, 4: 2.0}
 RATES = (0.005, 0.01, 0.02, 0.04, 0.08)
 BATCHES = (1024, 2048, 4096)
 FACTORS = (0.5, 1.0, 2.0)
+REFERENCE = {
+    "matrix_learning_rate": 0.01,
+    "embedding_learning_rate": 0.2,
+    "head_learning_rate": 0.005,
+    "norm_learning_rate": 0.01,
+}
 DRAWS = 2000
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One value of one of the three things that vary; the others stand at their defaults."""
+    """One value of one of the three things that vary; the others stand at `REFERENCE` and 2,048."""
 
     what: str
     value: float
@@ -45,18 +50,15 @@ class Setting:
 
     def settings(self) -> dict[str, Any]:
         """What `benchmarks.learning_jobs` is told."""
-        found: dict[str, Any] = {"model": {"depth": self.depth, "hidden_size": 64 * self.depth}}
-        default = OptimizerConfig()
+        rates = dict(REFERENCE)
         if self.what == "matrix rate":
-            found["optimizer"] = {"matrix_learning_rate": self.value}
-        elif self.what == "tokens a step":
-            found["tokens_per_step"] = int(self.value)
-        else:
-            found["optimizer"] = {
-                name: self.value * getattr(default, name)
-                for name in ("embedding_learning_rate", "head_learning_rate", "norm_learning_rate")
-            }
-        return found
+            rates["matrix_learning_rate"] = self.value
+        elif self.what == "other rates, times":
+            others = rates.keys() - {"matrix_learning_rate"}
+            rates |= {name: self.value * rates[name] for name in others}
+        tokens = int(self.value) if self.what == "tokens a step" else 2048
+        model = {"depth": self.depth, "hidden_size": 64 * self.depth}
+        return {"model": model, "optimizer": rates, "tokens_per_step": tokens}
 
 
 def wanted() -> list[Setting]:

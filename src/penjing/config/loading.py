@@ -21,6 +21,7 @@ from penjing.config.mixtures import WANTED as WANTED_SHARE
 from penjing.config.mixtures import read_share, share_identity, share_value
 from penjing.config.names import key_of, near_miss, right_name
 from penjing.config.positions import Key, line_numbers, split_key
+from penjing.config.scaling import with_scaled_defaults
 from penjing.config.schema import STAGE_NAMES, RunConfig, SourceConfig
 from penjing.config.training import MixtureShare, TrainingConfig
 from penjing.errors import ConfigError
@@ -166,6 +167,7 @@ class _Reader:
     def run(self, table: dict[str, Any]) -> RunConfig:
         stem = Path(self._filename).stem
         config = self._section(RunConfig, {"name": stem, **table}, ())
+        config = with_scaled_defaults(config, table)
         if not NAME.fullmatch(config.name):
             self.mistake(("name",), _show(config.name), "letters, digits, - and _", 'name = "..."')
         if not config.sources and not self._is_wrong("sources"):

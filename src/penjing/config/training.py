@@ -51,12 +51,16 @@ class OptimizerConfig:
         "muon: matrices by Muon, the rest by AdamW; adamw; adamw8bit: its moments in 8 bits "
         "(extra bits8)",
     )
-    matrix_learning_rate: float = setting(0.01, "peak rate of Muon (muon only)", at_least=0)
+    matrix_learning_rate: float = setting(0.02, "peak rate of Muon (muon only)", at_least=0)
     embedding_learning_rate: float = setting(
-        0.2, "peak rate of the embedding (muon only)", at_least=0
+        0.2, "peak rate of the embedding; default: falls with width (muon only)", at_least=0
     )
-    head_learning_rate: float = setting(0.005, "peak rate of the head (muon only)", at_least=0)
-    norm_learning_rate: float = setting(0.01, "peak rate of norm scales (muon only)", at_least=0)
+    head_learning_rate: float = setting(
+        0.005, "peak rate of the head; default: falls with width (muon only)", at_least=0
+    )
+    norm_learning_rate: float = setting(
+        0.01, "peak rate of norm scales; default: falls with width (muon only)", at_least=0
+    )
     learning_rate: float = setting(3e-4, "peak rate of every weight (adamw only)", at_least=0)
     beta1: float = setting(
         0.9, "decay of the mean of gradients (adamw only)", at_least=0, at_most=1, later=True
@@ -124,7 +128,9 @@ class TrainingConfig:
     seconds: float | None = setting(
         None, "the stage's length: training time, by the speed measured at its start", above=0
     )
-    tokens_per_step: int = setting(2048, "tokens of one update, over all ranks", at_least=16)
+    tokens_per_step: int = setting(
+        2048, "tokens of one update, over all ranks; default: grows with width", at_least=16
+    )
     microbatch_rows: int | Literal["auto"] = setting(
         8,
         "rows of one forward pass; auto: the most that memory holds (a CPU: 4,096 tokens)",
