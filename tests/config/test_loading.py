@@ -242,7 +242,7 @@ def test_identity_holds_what_changes_the_result_and_no_conduct() -> None:
     run = parse_run(GOOD, "run.toml")
     fields = identity(run.sft)
     assert fields["mixture"] == [["stories", 0.9, 0.4], ["chats", 0.1, 0.1]]
-    assert fields["optimizer.matrix_learning_rate"] == 0.02
+    assert fields["optimizer.matrix_learning_rate"] == 0.028  # by width
     assert fields["steps"] == 400
     assert not any("cadence" in key or "sample" in key for key in fields)
     assert "microbatch_rows" not in fields

@@ -26,8 +26,8 @@ Sources: for AdamW nanochat, after arXiv:2203.03466; for Muon our own measuremen
 """
 
 STEP_TOKENS, STEP_POWER = 2048, 1.0
-"""Tokens a step at `WIDTH`, and the power: measured 1.15. It is for runs of a few tokens a parameter;
-the best batch also grows with the tokens of the run (arXiv:2505.13738), so long ones give their own.
+"""Tokens a step at `WIDTH`, and the power: measured 1.15. For runs of a few tokens a parameter: the
+best batch also grows with the run's tokens (arXiv:2505.13738), so long ones give their own.
 """
 
 SCALED_STAGES = ("pretrain", "midtrain", "sft")
