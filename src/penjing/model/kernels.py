@@ -13,8 +13,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-CHUNK_LOGITS = 2**22
-"""Logits that exist at a time in the head's loss: 16 MiB of float32 stay in a CPU's cache."""
+CHUNK_LOGITS, DEVICE_CHUNK_LOGITS = 2**22, 2**27
+"""Logits that exist at a time in the head's loss: on a CPU 16 MiB of float32, which stay in its
+caches; on an accelerator 512 MiB, so that its kernels are few and long.
+"""
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -37,7 +39,6 @@ def weighted_loss(
     targets_P: Tensor,
     weights_P: Tensor,
     softcap: float | None = None,
-    chunk_logits: int = CHUNK_LOGITS,
 ) -> Tensor:
     """The sum of weights x -ln p(target), a float32 scalar; logits never exist whole.
 
@@ -45,6 +46,8 @@ def weighted_loss(
     Source: Liger (arXiv:2410.10989, section 3.2), here with float32 logits and weights.
     """
     apply: Any = _WeightedLoss.apply
+    on_cpu = hidden_PD.device.type == "cpu"
+    chunk_logits = CHUNK_LOGITS if on_cpu else DEVICE_CHUNK_LOGITS
     out: Tensor = apply(hidden_PD, head_VD, targets_P, weights_P, softcap, chunk_logits)
     return out
 
