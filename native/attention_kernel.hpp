@@ -14,6 +14,7 @@
 #include <limits>
 #include <memory>
 #include <new>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -124,17 +125,25 @@ inline float max_of(Vector x) {
 }
 
 // Units are taken one by one until none is left; each thread has scratch of its own, made once, as
-// fresh pages cost more than the work in them.
+// fresh pages cost more than the work in them. Memory that is not there is an exception here, before
+// any thread begins; a thread that the system refuses is done without.
 template <class Work>
 void in_parallel(int64_t units, int threads, int64_t scratch_size, const Work& work) {
-    std::atomic<int64_t> next{0};
-    const auto run = [&] {
-        Scratch scratch(scratch_size);
-        for (int64_t unit; (unit = next.fetch_add(1)) < units;) work(unit, scratch.at(0));
-    };
+    std::vector<std::unique_ptr<Scratch>> scratch;
+    for (int64_t count = std::clamp<int64_t>(threads, 1, std::max<int64_t>(units, 1)); count > 0; --count) {
+        scratch.push_back(std::make_unique<Scratch>(scratch_size));
+    }
     std::vector<std::thread> others;
-    for (int64_t count = std::min<int64_t>(threads, units); count > 1; --count) others.emplace_back(run);
-    run();
+    others.reserve(scratch.size());
+    std::atomic<int64_t> next{0};
+    const auto run = [&](Scratch& own) {
+        for (int64_t unit; (unit = next.fetch_add(1)) < units;) work(unit, own.at(0));
+    };
+    try {
+        for (size_t k = 1; k < scratch.size(); ++k) others.emplace_back([&, k] { run(*scratch[k]); });
+    } catch (const std::system_error&) {
+    }
+    run(*scratch[0]);
     for (std::thread& other : others) other.join();
 }
 
@@ -271,6 +280,14 @@ struct Head {
     float *query, *grad, *grad_query, *inner, *logsum;
 };
 
+int64_t head_scratch(const AttentionShape& s) { return tiles_of(s) * TILE * (3 * padded(s.width) + 2); }
+
+Head head_of(float* scratch, const AttentionShape& s, int64_t g) {
+    const int64_t tokens = tiles_of(s) * TILE, size = tokens * padded(s.width);
+    float* const at = scratch + g * head_scratch(s);
+    return {at, at + size, at + 2 * size, at + 3 * size, at + 3 * size + tokens};
+}
+
 void pack_head(const AttentionBackward& f, int64_t b, int64_t h, int64_t columns, const Head& to) {
     const AttentionShape& s = f.shape;
     const int64_t tiles = tiles_of(s);
@@ -285,8 +302,11 @@ void pack_head(const AttentionBackward& f, int64_t b, int64_t h, int64_t columns
     for (int64_t t = 0; t < s.tokens; ++t) {
         const float* const out = f.out.at(b, t, h);
         const float* const grad = to.grad + t * columns;
-        float sum = 0;
-        for (int64_t c = 0; c < s.width; ++c) sum += out[c] * grad[c];
+        Vector sums{};
+        int64_t c = 0;
+        for (; c + LANES <= s.width; c += LANES) sums += load(out + c) * load(grad + c);
+        float sum = sum_of(sums);
+        for (; c < s.width; ++c) sum += out[c] * grad[c];
         to.inner[t] = sum;
         to.logsum[t] = f.logsums[(b * s.heads + h) * s.tokens + t];
     }
@@ -315,7 +335,6 @@ void write(const float* from, int64_t columns, float scale, const AttentionShape
     }
 }
 
-int64_t head_scratch(const AttentionShape& s) { return tiles_of(s) * TILE * (3 * padded(s.width) + 2); }
 
 int64_t backward_scratch(const AttentionShape& s) {
     return s.heads / s.kv_heads * head_scratch(s) + TILE * (2 * s.width + 3 * padded(s.width) + 2 * TILE);
@@ -326,13 +345,8 @@ void backward_unit(const AttentionBackward& f, int64_t b, int64_t n, float* scra
     const int64_t columns = padded(s.width), tiles = tiles_of(s), group = s.heads / s.kv_heads;
     const int64_t* const starts = s.starts + b * s.tokens;
     const int64_t tile = TILE * columns, square = TILE * TILE;
-    std::vector<Head> heads;
-    float* place = scratch;
-    for (int64_t g = 0; g < group; ++g, place += head_scratch(s)) {
-        float* const rest = place + 3 * tiles * tile;
-        heads.push_back({place, place + tiles * tile, place + 2 * tiles * tile, rest, rest + tiles * TILE});
-        pack_head(f, b, n * group + g, columns, heads.back());
-    }
+    for (int64_t g = 0; g < group; ++g) pack_head(f, b, n * group + g, columns, head_of(scratch, s, g));
+    float* const place = scratch + group * head_scratch(s);
     float* const keys_across = place;
     float* const values_across = keys_across + TILE * s.width;
     float* const keys = values_across + TILE * s.width;
@@ -349,7 +363,8 @@ void backward_unit(const AttentionBackward& f, int64_t b, int64_t n, float* scra
             const Sight sight(starts, s.tokens, i * TILE, j * TILE);
             if (!sight.any) continue;
             const Part seen = i == j ? Part::below : Part::whole, weighed = i == j ? Part::lower : Part::whole;
-            for (const Head& head : heads) {
+            for (int64_t g = 0; g < group; ++g) {
+                const Head head = head_of(scratch, s, g);
                 const float* const query = head.query + i * tile;
                 const float* const grad = head.grad + i * tile;
                 products<false, Into::set>(query, columns, keys_across, TILE, scores, TILE, TILE, s.width, seen);
@@ -366,7 +381,7 @@ void backward_unit(const AttentionBackward& f, int64_t b, int64_t n, float* scra
     const float scale = 1.0f / std::sqrt(float(s.width));
     for (int64_t g = 0; g < group; ++g) {
         for (int64_t i = 0; i < tiles; ++i) {
-            write(heads[g].grad_query + i * tile, columns, scale, s, i * TILE, s.heads, b, n * group + g, f.grad_q);
+            write(head_of(scratch, s, g).grad_query + i * tile, columns, scale, s, i * TILE, s.heads, b, n * group + g, f.grad_q);
         }
     }
 }
