@@ -33,10 +33,17 @@ def open_machine(context: StageContext) -> Runtime:
     machine = replace(machine, attention=CPU_KERNEL if machine.device == "cpu" else "")
     if machine != recorded:
         write_atomic(path, f"{to_json(machine)}\n".encode())
-    if recorded is not None and machine.cpu != recorded.cpu:
-        message = f"the run began on {recorded.cpu}, now on {machine.cpu}: bits may differ"
-        append_event(context.run_dir, "warning", "runtime", message)
+    if recorded is not None:
+        before, now = _kernels(recorded), _kernels(machine)
+        if before != now:
+            message = f"the run began on {before}, now on {now}: bits may differ"
+            append_event(context.run_dir, "warning", "runtime", message)
     return runtime
+
+
+def _kernels(machine: Machine) -> str:
+    """What decides the bits, beside torch."""
+    return f"{machine.cpu}, attention {machine.attention or 'by the device'}"
 
 
 def load_model(context: StageContext, stage: str) -> LanguageModel:
