@@ -2,9 +2,9 @@
 
     python -m benchmarks.recipes [NAME ...] [--steps 20] [--kind adamw]
 
-The row is the same at every step, so that a recipe whose rates are sound learns it by heart. What
-needs more memory than there is, is only counted. `--kind` replaces the optimizer: a step of Muon on
-matrices of 1,280 is fifteen trillion operations.
+The row is the same at every step, so that a recipe whose rates are sound learns it by heart.
+`--kind` replaces the optimizer: a step of Muon on matrices of 1,280 is fifteen trillion operations.
+A recipe takes up to 20 bytes of memory a parameter, and a process of its own.
 """
 
 import argparse
@@ -19,11 +19,9 @@ import torch
 
 from penjing.config.loading import parse_run
 from penjing.data.batches import Batch
-from penjing.model.build import build_model
-from penjing.model.initialization import initialize
 from penjing.model.size import parameters
 from penjing.process import peak_memory_bytes
-from penjing.runtime import open_runtime
+from penjing.stages.calibration import open_untrained
 from penjing.train.loop import train_steps
 from penjing.train.objectives import next_token
 from penjing.train.optimizer import build_optimizer
@@ -42,9 +40,6 @@ NAMES = (
 TOKENS = 128
 GPT2_IDS = 50_264
 """Where a recipe takes GPT-2's vocabulary, with our seven special tokens."""
-
-BYTES_A_PARAMETER = 20
-"""Weight, gradient, two moments, and what a step needs besides."""
 
 
 def main() -> int:
@@ -73,40 +68,39 @@ def measured(name: str, steps: int, kind: Literal["muon", "adamw", "adamw8bit"] 
     config = parse_run(text, f"{name}.toml", [f"model.max_position_embeddings={TOKENS}", *_step()])
     assert config.pretrain is not None
     vocabulary = config.tokenizer.vocab_size or GPT2_IDS
-    shape = config.model.shape(vocabulary)
-    size = parameters(shape).total
-    runtime, machine = open_runtime("cpu", "auto", None)
-    if BYTES_A_PARAMETER * size > runtime.total_memory_bytes():
-        return f"{size:,} | – | not run: too large for this machine | – | –"
+    opened = open_untrained(config, config.pretrain, vocabulary)
     settings = config.pretrain.optimizer
     settings = replace(settings, kind=kind) if kind else settings
-    model = build_model(shape, runtime.dtype)
-    initialize(model, 1)
     ids = torch.randint(256, (1, TOKENS + 1), generator=torch.Generator().manual_seed(1))
     zeros = torch.zeros(1, TOKENS, dtype=torch.int64)
     row = Batch(ids[:, :-1], ids[:, 1:], torch.ones(1, TOKENS), zeros)
     begun, losses = time.perf_counter(), []
     for result in train_steps(
-        model,
-        build_optimizer(model, settings),
+        opened.model,
+        build_optimizer(opened.model, settings),
         next_token,
         iter([row] * steps),
-        runtime,
+        opened.runtime,
         steps=range(1, steps + 1),
-        microbatch_rows=1,
+        microbatch_rows=opened.microbatch_rows,
         schedule=lambda _: 1.0,
         max_grad_norm=settings.max_grad_norm,
     ):
         losses.append(result.loss)
     seconds = (time.perf_counter() - begun) / steps
+    size, dtype = parameters(opened.model.shape).total, str(opened.runtime.dtype)
     return (
-        f"{size:,} | {settings.kind}, {machine.dtype} | {losses[0]:.2f}, {losses[-1]:.2f} | "
-        f"{seconds:.1f} | {peak_memory_bytes() / 1e9:.1f}"
+        f"{size:,} | {settings.kind}, {dtype.removeprefix('torch.')} | "
+        f"{losses[0]:.2f}, {losses[-1]:.2f} | {seconds:.1f} | {peak_memory_bytes() / 1e9:.1f}"
     )
 
 
 def _step() -> list[str]:
-    return [f"pretrain.tokens_per_step={TOKENS}", "pretrain.microbatch_rows=1"]
+    return [
+        f"pretrain.tokens_per_step={TOKENS}",
+        "pretrain.microbatch_rows=1",
+        'runtime.device="cpu"',
+    ]
 
 
 if __name__ == "__main__":

@@ -2,9 +2,13 @@
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from penjing.model.transformer import Transformer
 
 # A busy machine is no reason to fail: laws are tested here, not speed.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -40,3 +44,17 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     torch.set_num_threads(1)
     return grow(tmp_path_factory.mktemp("runs"))
+
+
+def random_transformer(vocab_size: int) -> "Transformer":
+    """The smallest model that says something: one layer, random weights, always the same."""
+    import torch
+
+    from penjing.config.model import ModelConfig
+    from penjing.model.transformer import Transformer
+
+    model = Transformer(ModelConfig(depth=1, hidden_size=16, head_dim=8).shape(vocab_size))
+    torch.manual_seed(0)
+    for weight in model.parameters():
+        torch.nn.init.normal_(weight, std=0.05)
+    return model

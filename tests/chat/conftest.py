@@ -4,13 +4,12 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-import torch
 
 from penjing.chat.session import Model
-from penjing.config.model import ModelConfig
 from penjing.generate.engine import AnswerTurn, Request
 from penjing.model.transformer import Transformer
 from penjing.text.tokenizer import Tokenizer, train_tokenizer
+from tests.conftest import random_transformer
 
 Script = Callable[..., list[Request]]
 
@@ -22,11 +21,7 @@ def tokenizer() -> Tokenizer:
 
 @pytest.fixture(scope="session")
 def model(tokenizer: Tokenizer) -> Model:
-    shape = ModelConfig(depth=1, hidden_size=16, head_dim=8).shape(tokenizer.vocab_size)
-    torch.manual_seed(0)
-    transformer = Transformer(shape, dtype=torch.float32)
-    for weight in transformer.parameters():
-        torch.nn.init.normal_(weight, std=0.05)
+    transformer = random_transformer(tokenizer.vocab_size)
     return Model(transformer, tokenizer, "sft", 40, Path("runs/tiny/sft/step-000040"))
 
 

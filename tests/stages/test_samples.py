@@ -1,13 +1,12 @@
 from dataclasses import replace
 
 import pytest
-import torch
 
-from penjing.config.model import ModelConfig
 from penjing.config.training import DpoConfig, TrainingConfig
 from penjing.model.transformer import Transformer
 from penjing.stages.samples import sample_probe
 from penjing.text.tokenizer import Tokenizer, train_tokenizer
+from tests.conftest import random_transformer
 
 SECTION = TrainingConfig(
     steps=1, sample_prompts=("Once",), sample_tokens=3, sample_sets=("knowledge-v1", "base-v1")
@@ -21,12 +20,7 @@ def tokenizer() -> Tokenizer:
 
 @pytest.fixture(scope="module")
 def model(tokenizer: Tokenizer) -> Transformer:
-    shape = ModelConfig(depth=1, hidden_size=16, head_dim=8).shape(tokenizer.vocab_size)
-    model = Transformer(shape)
-    torch.manual_seed(1)
-    for weight in model.parameters():
-        torch.nn.init.normal_(weight, std=0.05)
-    return model
+    return random_transformer(tokenizer.vocab_size)
 
 
 def test_own_prompts_and_sets_are_sampled_each_in_its_own_way(

@@ -17,12 +17,6 @@ PROMPT_SETS = ("base-v1", "stories-v1", "completions-v1", "knowledge-v1", "chat-
 """Sets of fixed prompts (`tasks.prompt_sets`)."""
 
 
-def _unknown_sets(names: tuple[str, ...]) -> Problems:
-    wanted = ", ".join(PROMPT_SETS)
-    unknown = [name for name in names if name not in PROMPT_SETS]
-    return [("sample_sets", f"found {name!r}: wanted some of {wanted}") for name in unknown]
-
-
 @dataclass(frozen=True)
 class MixtureShare:
     """A source's share of rows: `start`, blended to `end` over the stage; or `points`, (tokens of
@@ -111,7 +105,23 @@ class CadenceConfig:
 
 
 @dataclass(frozen=True)
-class TrainingConfig:
+class SampledConfig:
+    """What every training stage says of the samples that it takes. All of it is conduct."""
+
+    sample_prompts: tuple[str, ...] = setting((), "fixed prompts of the samples", conduct=True)
+    sample_sets: tuple[str, ...] = setting(
+        (), f"named sets of fixed prompts: {', '.join(PROMPT_SETS)}", conduct=True
+    )
+    sample_tokens: int = setting(64, "longest sample, in tokens", at_least=1, conduct=True)
+
+    def problems(self) -> Problems:
+        wanted = ", ".join(PROMPT_SETS)
+        unknown = [name for name in self.sample_sets if name not in PROMPT_SETS]
+        return [("sample_sets", f"found {name!r}: wanted some of {wanted}") for name in unknown]
+
+
+@dataclass(frozen=True)
+class TrainingConfig(SampledConfig):
     """`[pretrain]`, `[midtrain]`, `[sft]`: next-token training on a mixture of sources."""
 
     steps: int | None = setting(None, "the stage's length: optimizer updates", at_least=1)
@@ -158,22 +168,17 @@ class TrainingConfig:
     validation_rows: int = setting(
         32, "packed validation rows scored by a probe", at_least=1, conduct=True
     )
-    sample_prompts: tuple[str, ...] = setting((), "fixed prompts of the samples", conduct=True)
-    sample_sets: tuple[str, ...] = setting(
-        (), f"named sets of fixed prompts: {', '.join(PROMPT_SETS)}", conduct=True
-    )
-    sample_tokens: int = setting(64, "longest sample, in tokens", at_least=1, conduct=True)
 
     def problems(self) -> Problems:
         given = [form for form in HORIZONS if getattr(self, form) is not None]
         if len(given) == 1:
-            return _unknown_sets(self.sample_sets)
+            return super().problems()
         found = " and ".join(given) or "no length"
         return [(given[-1] if given else "steps", f"{found}: give exactly one of {_HORIZONS}")]
 
 
 @dataclass(frozen=True)
-class DpoConfig:
+class DpoConfig(SampledConfig):
     """`[dpo]`: direct preference optimization (arXiv:2305.18290)."""
 
     source: str = setting("preferences", "a source of kind preferences")
@@ -184,18 +189,10 @@ class DpoConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     cadence: CadenceConfig = field(default_factory=CadenceConfig)
-    sample_prompts: tuple[str, ...] = setting((), "fixed prompts of the samples", conduct=True)
-    sample_sets: tuple[str, ...] = setting(
-        (), f"named sets of fixed prompts: {', '.join(PROMPT_SETS)}", conduct=True
-    )
-    sample_tokens: int = setting(64, "longest sample, in tokens", at_least=1, conduct=True)
-
-    def problems(self) -> Problems:
-        return _unknown_sets(self.sample_sets)
 
 
 @dataclass(frozen=True)
-class RlConfig:
+class RlConfig(SampledConfig):
     """`[rl]`: policy gradient with a group baseline (arXiv:2402.03300, arXiv:2503.20783)."""
 
     task: str = setting("products", "the generated task that gives the reward")
@@ -215,11 +212,3 @@ class RlConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     cadence: CadenceConfig = field(default_factory=CadenceConfig)
     probe_problems: int = setting(64, "held-out problems of a probe", at_least=1, conduct=True)
-    sample_prompts: tuple[str, ...] = setting((), "fixed prompts of the samples", conduct=True)
-    sample_sets: tuple[str, ...] = setting(
-        (), f"named sets of fixed prompts: {', '.join(PROMPT_SETS)}", conduct=True
-    )
-    sample_tokens: int = setting(64, "longest sample, in tokens", at_least=1, conduct=True)
-
-    def problems(self) -> Problems:
-        return _unknown_sets(self.sample_sets)

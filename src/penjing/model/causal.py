@@ -116,15 +116,6 @@ def _(q_BSHK: Tensor, k_BSNK: Tensor, v_BSNK: Tensor, starts_BS: Tensor) -> tupl
     return q_BSHK.new_empty(q_BSHK.shape), q_BSHK.new_empty(_logsums_shape(q_BSHK))
 
 
-@_compiled_attention_backward.register_fake
-def _(
-    grad_BSHK: Tensor, inputs: list[Tensor], out_BSHK: Tensor, logsums_BHS: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    del grad_BSHK, out_BSHK, logsums_BHS
-    q, k, v, _ = inputs
-    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
-
-
 def _keep(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
     ctx.save_for_backward(*inputs, *output)
 
@@ -202,17 +193,16 @@ def _(q_BHSK: Tensor, k_BNSK: Tensor, v_BNSK: Tensor, starts_BS: Tensor) -> tupl
     return q_BHSK.new_empty(q_BHSK.shape), q_BHSK.new_empty(_weights_size(q_BHSK))
 
 
-@_block_causal_attention_backward.register_fake
-def _(
-    grad_BHSK: Tensor, inputs: list[Tensor], out_BHSK: Tensor, weights: Tensor
+def _gradients_like_inputs(
+    grad: Tensor, inputs: list[Tensor], out: Tensor, kept: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    del grad_BHSK, out_BHSK, weights
-    q_BHSK, k_BNSK, v_BNSK, _ = inputs
-    return (
-        q_BHSK.new_empty(q_BHSK.shape),
-        k_BNSK.new_empty(k_BNSK.shape),
-        v_BNSK.new_empty(v_BNSK.shape),
-    )
+    del grad, out, kept
+    q, k, v, _ = inputs
+    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
+
+
+_compiled_attention_backward.register_fake(_gradients_like_inputs)
+_block_causal_attention_backward.register_fake(_gradients_like_inputs)
 
 
 def _differentiate(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
