@@ -12,6 +12,7 @@ from penjing.model.transformer import Transformer
 from penjing.runtime import make_generator
 from penjing.train.optimizer import (
     POLAR_EXPRESS,
+    SAFETY,
     Muon,
     build_optimizer,
     muon_momentum,
@@ -37,6 +38,22 @@ def test_orthogonalization_moves_singular_values_close_to_one(shape: tuple[int, 
     assert 0.84 < values.min() <= values.max() < 1.16
     assert torch.linalg.svdvals(matrices).max() > 3
     assert not orthogonalize(torch.zeros(shape), POLAR_EXPRESS, torch.float32).any()
+
+
+@pytest.mark.parametrize("shape", [(3, 12, 40), (2, 40, 12), (2, 12, 16), (1, 24, 24)])
+def test_long_matrices_are_orthogonalized_by_their_small_products_to_the_same(
+    shape: tuple[int, int, int],
+) -> None:
+    u, _, v = torch.linalg.svd(torch.randn(shape, generator=make_generator(2)).double(), False)
+    matrices = u * torch.logspace(0, -3, u.shape[-1], dtype=torch.float64) @ v
+    twin = matrices / (matrices.norm(dim=(-2, -1), keepdim=True) * SAFETY)
+    for a, b, c in POLAR_EXPRESS:
+        gram = twin @ twin.mT
+        twin = a * twin + b * gram @ twin + c * gram @ gram @ twin
+    found = orthogonalize(matrices.float(), POLAR_EXPRESS, torch.float32)
+    torch.testing.assert_close(found.double(), twin, rtol=0.0, atol=1e-3)
+    found = orthogonalize(matrices, POLAR_EXPRESS, torch.float64)
+    torch.testing.assert_close(found, twin)
 
 
 def test_batched_muon_equals_torch_one_matrix_at_a_time() -> None:
