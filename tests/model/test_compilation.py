@@ -12,6 +12,7 @@ from penjing.model.build import build_model
 from penjing.model.causal import causal_blocks
 from penjing.model.compilation import compile_block
 from penjing.model.initialization import initialize
+from penjing.model.kernels import chunk_loss
 from penjing.model.language_model import LanguageModel
 from penjing.model.likelihood import token_logprobs
 from penjing.runtime import Runtime
@@ -82,6 +83,20 @@ def test_what_cannot_be_compiled_runs_eagerly_and_says_why(monkeypatch: pytest.M
     assert compile_block(model, 2, 80).failure == "no C++ compiler was found"
     assert model.compiled_block is None
     assert steps_of(model)[-1].skipped is None
+
+
+@pytest.mark.filterwarnings("default")  # torch warns of itself while it compiles
+@pytest.mark.parametrize("softcap", [None, 4.0])
+def test_the_head_s_loss_is_compiled_to_what_it_is_eagerly(softcap: float | None) -> None:
+    # As on an accelerator: `compile_block` leaves it eager on a CPU.
+    compiled = torch.compile(chunk_loss, dynamic=False, fullgraph=True)
+    dice = torch.Generator().manual_seed(1)
+    logits, weights = 3 * torch.randn(9, 60, generator=dice), torch.rand(9, 1, generator=dice)
+    targets = torch.randint(60, (9, 1), generator=dice)
+    for dtype in (torch.float32, torch.bfloat16):
+        found = compiled(logits.to(dtype, copy=True), targets, weights, softcap)
+        wanted = chunk_loss(logits.to(dtype, copy=True), targets, weights, softcap)
+        torch.testing.assert_close(found, wanted)
 
 
 @pytest.mark.filterwarnings("default")  # torch warns of itself while it compiles

@@ -1,4 +1,4 @@
-"""Compiles the repeated block of a model, once, and says why where it cannot.
+"""Compiles what a model repeats, once, and says why where it cannot.
 
 Whether compiling pays is the stages' to say. Only training runs the compiled block: it has one
 shape; probes and generation have many.
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
+from penjing.model.kernels import chunk_loss
 from penjing.model.language_model import LanguageModel
 from penjing.model.likelihood import weighted_nll
 
@@ -37,10 +38,13 @@ def compile_block(model: LanguageModel, rows: int, tokens: int) -> Compilation:
 
     All blocks have one shape, so that one graph serves them all: a tenth of the time that the
     whole model takes, for the same speed (docs/notebook.md). What was compiled before, for the
-    same code, shapes, torch and CPU, is read from torch's cache on disk.
+    same code, shapes, torch and CPU, is read from torch's cache on disk. On an accelerator what
+    the head's loss makes of logits is compiled too: there it is bound by memory, on a CPU as fast.
     """
     block = next(model.blocks())
     model.compiled_block = torch.compile(type(block).forward, dynamic=False)
+    if model.head_weight.device.type != "cpu":
+        model.chunk_loss = torch.compile(chunk_loss, dynamic=False)
 
     def once() -> None:
         ids = torch.zeros((rows, tokens), dtype=torch.int64, device=model.head_weight.device)
@@ -49,5 +53,5 @@ def compile_block(model: LanguageModel, rows: int, tokens: int) -> Compilation:
 
     done = attempt(once)
     if done.failure:
-        model.compiled_block = None
+        model.compiled_block, model.chunk_loss = None, chunk_loss
     return done

@@ -6,6 +6,7 @@ tests hold both against each other. Attention is `model.causal`'s. No weights ar
 P positions, D hidden size, V vocabulary.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,6 +18,10 @@ CHUNK_LOGITS, DEVICE_CHUNK_LOGITS = 2**22, 2**27
 """Logits that exist at a time in the head's loss: on a CPU 16 MiB of float32, which stay in its
 caches; on an accelerator 512 MiB, so that its kernels are few and long.
 """
+
+
+ChunkLoss = Callable[[Tensor, Tensor, Tensor, float | None], tuple[Tensor, Tensor]]
+"""What `chunk_loss` is, or is compiled to."""
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -33,12 +38,43 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return functional.rms_norm(wide, weight.shape, weight.to(wide.dtype), eps).to(x.dtype)
 
 
+def chunk_loss(
+    logits: Tensor, targets: Tensor, weights: Tensor, softcap: float | None
+) -> tuple[Tensor, Tensor]:
+    """The weighted loss of some positions, and its gradient by their logits before the cap.
+
+    Args:
+        logits: (P, V), overwritten where they are float32 and there is no cap.
+        targets: (P, 1) int64.
+        weights: (P, 1).
+        softcap: what bounds the logits, or None.
+
+    Returns:
+        A scalar, at least float32, and (P, V) in the logits' dtype.
+    """
+    wide = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+    bounded = wide if softcap is None else torch.tanh(wide / softcap) * softcap
+    highest = bounded.amax(-1, keepdim=True)
+    gap = highest - bounded.gather(1, targets)
+    # By hand: torch's log_softmax and exp_ take half as long again.
+    powers = (bounded.sub_(highest) if softcap is None else bounded - highest).exp_()
+    sums = powers.sum(-1, keepdim=True)
+    loss = ((sums.log() + gap) * weights).sum()
+    grad = powers.mul_(weights / sums)
+    at_targets = grad.gather(1, targets) - weights
+    if softcap is not None:
+        slope = 1 - (bounded / softcap).square()
+        grad, at_targets = grad.mul_(slope), at_targets * slope.gather(1, targets)
+    return loss, grad.to(logits.dtype).scatter_(1, targets, at_targets.to(logits.dtype))
+
+
 def weighted_loss(
     hidden_PD: Tensor,
     head_VD: Tensor,
     targets_P: Tensor,
     weights_P: Tensor,
     softcap: float | None = None,
+    loss_of_chunk: ChunkLoss = chunk_loss,
 ) -> Tensor:
     """The sum of weights x -ln p(target), a float32 scalar; logits never exist whole.
 
@@ -47,8 +83,8 @@ def weighted_loss(
     """
     apply: Any = _WeightedLoss.apply
     on_cpu = hidden_PD.device.type == "cpu"
-    chunk_logits = CHUNK_LOGITS if on_cpu else DEVICE_CHUNK_LOGITS
-    out: Tensor = apply(hidden_PD, head_VD, targets_P, weights_P, softcap, chunk_logits)
+    size = max(1, (CHUNK_LOGITS if on_cpu else DEVICE_CHUNK_LOGITS) // len(head_VD))
+    out: Tensor = apply(hidden_PD, head_VD, targets_P, weights_P, softcap, loss_of_chunk, size)
     return out
 
 
@@ -84,20 +120,19 @@ class _WeightedLoss(torch.autograd.Function):
         targets_P: Tensor,
         weights_P: Tensor,
         softcap: float | None,
-        chunk_logits: int,
+        loss_of_chunk: ChunkLoss,
+        size: int,
     ) -> Tensor:
         head = head_VD.to(hidden_PD.dtype)
         grad_hidden = torch.empty_like(hidden_PD)
         grad_head = torch.zeros_like(head_VD)
         total = weights_P.new_zeros((), dtype=torch.promote_types(head_VD.dtype, torch.float32))
-        size = max(1, chunk_logits // len(head))
         for start in range(0, len(hidden_PD), size):
             part = slice(start, start + size)
-            loss, grad_logits = _chunk_loss(
+            loss, grad_logits = loss_of_chunk(
                 hidden_PD[part] @ head.T, targets_P[part, None], weights_P[part, None], softcap
             )
             total += loss
-            grad_logits = grad_logits.to(head.dtype)
             torch.mm(grad_logits, head, out=grad_hidden[part])
             if head.dtype == grad_head.dtype:
                 grad_head.addmm_(grad_logits.T, hidden_PD[part])
@@ -110,22 +145,4 @@ class _WeightedLoss(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         grad_hidden, grad_head = ctx.saved_tensors
-        return grad_hidden * grad.to(grad_hidden.dtype), grad_head * grad, None, None, None, None
-
-
-def _chunk_loss(
-    logits: Tensor, targets: Tensor, weights: Tensor, softcap: float | None
-) -> tuple[Tensor, Tensor]:
-    """The weighted loss of some positions and its gradient by their logits before the cap."""
-    logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
-    bounded = logits if softcap is None else torch.tanh(logits / softcap) * softcap
-    highest = bounded.amax(-1, keepdim=True)
-    gap = highest - bounded.gather(1, targets)
-    # By hand: torch's log_softmax and exp_ take half as long again.
-    powers = (bounded.sub_(highest) if softcap is None else bounded - highest).exp_()
-    sums = powers.sum(-1, keepdim=True)
-    loss = ((sums.log() + gap) * weights).sum()
-    grad = powers.mul_(weights / sums).scatter_add_(1, targets, -weights.to(powers.dtype))
-    if softcap is not None:
-        grad.mul_(1 - (bounded / softcap).square())
-    return loss, grad
+        return grad_hidden * grad.to(grad_hidden.dtype), grad_head * grad, *(None,) * 5

@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from penjing.config.model import ModelShape
 from penjing.model.attention import Attention, CachedAttention, DocumentAttention, KeyValueCache
-from penjing.model.kernels import rms_norm
+from penjing.model.kernels import ChunkLoss, chunk_loss, rms_norm
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -54,8 +54,9 @@ class LanguageModel(nn.Module, ABC):
     """A causal language model; parameters float32, matrix products in `dtype`.
 
     `softcap`: logits are bounded by it, or None. `compiled_block`: how one block is run while
-    gradients are recorded, if it was compiled; `checkpoints_blocks`: whether the backward pass
-    makes a block's activations again instead of keeping them (arXiv:1604.06174).
+    gradients are recorded, if it was compiled; `chunk_loss`: what the head's loss makes of logits,
+    compiled or not; `checkpoints_blocks`: whether the backward pass makes a block's activations
+    again instead of keeping them (arXiv:1604.06174).
     """
 
     softcap: float | None = None
@@ -66,6 +67,7 @@ class LanguageModel(nn.Module, ABC):
         self.dtype = dtype
         self.checkpoints_blocks = False
         self.compiled_block: Callable[..., Tensor] | None = None
+        self.chunk_loss: ChunkLoss = chunk_loss
 
     @property
     @abstractmethod

@@ -60,9 +60,9 @@ def weighted_nll(
         A float32 scalar.
     """
     hidden_PD = model.hidden(tokens_BT, document_ids_BT).flatten(0, 1)
-    return weighted_loss(
-        hidden_PD, model.head_weight, targets_BT.flatten(), weights_BT.flatten(), model.softcap
-    )
+    targets_P, weights_P = targets_BT.flatten(), weights_BT.flatten()
+    head_VD, softcap = model.head_weight, model.softcap
+    return weighted_loss(hidden_PD, head_VD, targets_P, weights_P, softcap, model.chunk_loss)
 
 
 def _logprobs(model: LanguageModel, hidden_PD: Tensor, targets_P: Tensor) -> Tensor:
