@@ -13,6 +13,8 @@ from penjing.runtime import make_generator
 from penjing.train.optimizer import (
     POLAR_EXPRESS,
     SAFETY,
+    SHORT_POLAR_EXPRESS,
+    Coefficients,
     Muon,
     build_optimizer,
     muon_momentum,
@@ -30,14 +32,31 @@ def fill_gradients(model: Transformer, seed: int) -> None:
         parameter.grad = torch.randn(parameter.shape, generator=generator)
 
 
-@pytest.mark.parametrize("shape", [(3, 12, 40), (2, 40, 12), (1, 24, 24)])
-def test_orthogonalization_moves_singular_values_close_to_one(shape: tuple[int, int, int]) -> None:
+@pytest.mark.parametrize("shape", [(3, 12, 40), (2, 40, 12), (1, 24, 36)])
+@pytest.mark.parametrize("coefficients", [POLAR_EXPRESS, SHORT_POLAR_EXPRESS])
+def test_orthogonalization_moves_singular_values_close_to_one(
+    coefficients: Coefficients, shape: tuple[int, int, int]
+) -> None:
     matrices = torch.randn(shape, generator=make_generator(1))
-    found = orthogonalize(matrices, POLAR_EXPRESS, torch.float32)
+    found = orthogonalize(matrices, coefficients, torch.float32)
     values = torch.linalg.svdvals(found)
     assert 0.84 < values.min() <= values.max() < 1.16
     assert torch.linalg.svdvals(matrices).max() > 3
-    assert not orthogonalize(torch.zeros(shape), POLAR_EXPRESS, torch.float32).any()
+    assert not orthogonalize(torch.zeros(shape), coefficients, torch.float32).any()
+
+
+def test_a_narrow_matrix_takes_three_iterations_and_a_wide_one_five() -> None:
+    sizes = {"narrow": (384, 500), "wide": (385, 385)}
+    matrices = {name: Parameter(torch.zeros(size)) for name, size in sizes.items()}
+    muon = Muon(matrices, learning_rate=1.0, weight_decay=0.0, dtype=torch.float32)
+    for matrix in matrices.values():
+        matrix.grad = torch.randn(matrix.shape, generator=make_generator(5))
+    muon.step(1.0, momentum=0.0)
+    for name, coefficients in (("narrow", SHORT_POLAR_EXPRESS), ("wide", POLAR_EXPRESS)):
+        gradient = matrices[name].grad
+        assert gradient is not None
+        wanted = -orthogonalize(gradient[None], coefficients, torch.float32)[0]
+        torch.testing.assert_close(matrices[name].detach(), wanted)
 
 
 @pytest.mark.parametrize("shape", [(3, 12, 40), (2, 40, 12), (2, 12, 16), (1, 24, 24)])
