@@ -44,7 +44,7 @@ def chunk_loss(
     """The weighted loss of some positions, and its gradient by their logits before the cap.
 
     Args:
-        logits: (P, V), overwritten where they are float32 and there is no cap.
+        logits: (P, V), overwritten if they have 32 or 64 bits and there is no cap.
         targets: (P, 1) int64.
         weights: (P, 1).
         softcap: what bounds the logits, or None.

@@ -43,7 +43,8 @@ tenth off it (docs/notebook.md). A wider matrix has more of its norm in small si
 SAFETY = 1.02
 """Singular values must not exceed 1 when the iteration begins, in bfloat16 too."""
 
-GRAM_DTYPES = (torch.float32, torch.float64)
+EXACT_DTYPES = (torch.float32, torch.float64)
+"""Those in which the small product of a long matrix may stand for the matrix."""
 
 ROW_DECAY = 0.95
 """Of NorMuon's mean squares."""
@@ -61,7 +62,7 @@ def orthogonalize(matrices: Tensor, coefficients: Coefficients, dtype: torch.dty
     x = (matrices.mT if tall else matrices).to(dtype)
     x = x / (x.norm(dim=(-2, -1), keepdim=True) * SAFETY).clamp(min=1e-7)
     rows, columns = x.shape[-2:]
-    if dtype in GRAM_DTYPES and columns > 1.5 * rows:
+    if dtype in EXACT_DTYPES and columns > 1.5 * rows:
         x = _gram_polynomial(x @ x.mT, coefficients) @ x
     else:
         for a, b, c in coefficients:
@@ -72,17 +73,22 @@ def orthogonalize(matrices: Tensor, coefficients: Coefficients, dtype: torch.dty
 
 def _gram_polynomial(gram: Tensor, coefficients: Coefficients) -> Tensor:
     """(K, rows, rows), what all iterations multiply X by: they are polynomials of A = X X', which
-    is small, so they need not touch X. Rounding is squared: not for 16 bits.
+    is small, so they need not touch X. It saves work where X is longer than 1.5 times its rows.
     """
-    product: Tensor | None = None
-    for number, (a, b, c) in enumerate(coefficients, 1):
-        factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
-        factor.diagonal(dim1=-2, dim2=-1).add_(a)
-        product = factor if product is None else factor @ product
-        if number < len(coefficients):
-            gram = factor @ gram @ factor
-    assert product is not None
+    product = _gram_factor(gram, *coefficients[0])
+    factor = product
+    for abc in coefficients[1:]:
+        gram = factor @ gram @ factor
+        factor = _gram_factor(gram, *abc)
+        product = factor @ product
     return product
+
+
+def _gram_factor(gram: Tensor, a: float, b: float, c: float) -> Tensor:
+    """One iteration: a + b A + c A A."""
+    factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+    factor.diagonal(dim1=-2, dim2=-1).add_(a)
+    return factor
 
 
 class Muon:
