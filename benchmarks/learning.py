@@ -40,6 +40,10 @@ SYSTEMS: dict[str, tuple[str, dict[str, Any]]] = {
     "penjing, racing": ("penjing", {"model": {"architecture": "racing", "head_dim": 128}}),
     "nanochat": ("nanochat", {"tokens_per_step": 16_384}),
     "nanochat, tuned": ("nanochat", {"tokens_per_step": 2048, "rate_scale": 0.5}),
+    "nanochat, tuned, bfloat16": (
+        "nanochat",
+        {"tokens_per_step": 2048, "rate_scale": 0.5, "dtype": "bfloat16"},
+    ),
 }
 """nanochat's own rule gives steps of 16,384 tokens here (2^19 x (0.4 M / 1.3 G tokens)^0.383)."""
 
@@ -102,6 +106,7 @@ def measured(
     command += ["--seed", str(job[2]), "--settings", json.dumps(settings)]
     command += ["--nanochat", str(options.nanochat)] if options.nanochat else []
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(JOBS.parents[1])}
+    environment["NANOCHAT_DTYPE"] = settings.get("dtype", "float32")
     done = subprocess.run(  # noqa: S603 - our own words
         command, env=environment, capture_output=True, text=True, check=False
     )
