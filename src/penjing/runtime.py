@@ -148,7 +148,7 @@ class Machine:
     measurements: dict[str, float] = field(default_factory=dict)
     peak: float = 0.0
     attention: str = ""
-    """The kernel of attention in float32 on a CPU, as `model.causal` names it."""
+    """Our own kernels on a CPU, attention first, as `model.kernels.CPU_KERNELS` names them."""
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from penjing.model import kernels
 from penjing.model.attention import document_starts
-from penjing.model.kernels import rms_norm, weighted_loss
+from penjing.model.kernels import chunk_loss, rms_norm, weighted_loss
 
 
 def _random(*size: int, seed: int) -> Tensor:
@@ -44,3 +45,55 @@ def test_the_head_s_loss_and_its_gradients_do_not_depend_on_chunks(
         torch.testing.assert_close(loss, twin)
         for found, want in zip(torch.autograd.grad(loss, (hidden, head)), wanted, strict=True):
             torch.testing.assert_close(found, want)
+
+
+def _chunk(rows: int, columns: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    logits = (_random(rows, columns, seed=8).detach() * 4).to(dtype)
+    targets = torch.arange(rows)[:, None] * 7 % columns
+    return logits, targets, torch.linspace(0, 2, rows)[:, None]
+
+
+@pytest.mark.parametrize("columns", [1, 15, 16, 17, 100, 1000])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
+def test_the_loss_of_a_chunk_equals_its_twin_in_double_precision(
+    columns: int, dtype: torch.dtype, tolerance: float
+) -> None:
+    logits, targets, weights = _chunk(37, columns, dtype)
+    wanted = chunk_loss(logits.double(), targets, weights.double(), None)
+    loss, grad = chunk_loss(logits, targets, weights, None)
+    assert grad.dtype == dtype and loss.dtype == torch.float32
+    torch.testing.assert_close(loss.double(), wanted[0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(grad.double(), wanted[1], rtol=tolerance, atol=tolerance * 1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_loss_of_a_chunk_has_the_same_bits_with_any_number_of_threads(
+    dtype: torch.dtype,
+) -> None:
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append(chunk_loss(*_chunk(37, 100, dtype), None))
+    finally:
+        torch.set_num_threads(before)
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+
+
+@pytest.mark.parametrize("spoiled", [torch.nan, torch.inf])
+def test_a_spoiled_logit_spoils_its_row_s_gradient_and_the_loss(spoiled: float) -> None:
+    logits, targets, weights = _chunk(5, 40, torch.float32)
+    logits[2, 33] = spoiled
+    loss, grad = chunk_loss(logits, targets, weights, None)
+    assert not loss.isfinite()
+    assert grad.isfinite().all(1).tolist() == [True, True, False, True, True]
+
+
+@pytest.mark.skipif(not kernels.HAS_COMPILED, reason="torch has an error of its own")
+@pytest.mark.parametrize("target", [-1, 40])
+def test_a_target_outside_the_vocabulary_is_refused(target: int) -> None:
+    logits, targets, weights = _chunk(5, 40, torch.float32)
+    targets[3] = target
+    with pytest.raises(ValueError, match="outside the vocabulary"):
+        chunk_loss(logits, targets, weights, None)

@@ -1,7 +1,7 @@
 """Causal attention inside documents with its backward pass: one operation a device and dtype.
 
-On a CPU float32 goes through our own kernel (native/attention_kernel.hpp) and the other dtypes
-through torch's products of blocks, as float32 does where that kernel was not built. Elsewhere a
+On a CPU it goes through our own kernel (native/attention_kernel.hpp) in the dtypes that this has,
+and in the others through torch's products of blocks. Elsewhere a
 compiled block takes FlexAttention, which skips what no row sees, and an eager one torch's fused
 attention with a mask. Measured in docs/notebook.md; tests hold all against each other.
 
@@ -10,7 +10,6 @@ block, L keys that a block can see.
 """
 
 from collections.abc import Iterator
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -18,12 +17,10 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
-_BUILT = find_spec("penjing.model._attention") is not None  # mypy takes it for True
-if _BUILT:
-    from penjing.model import _attention
+from penjing.model.kernels import HAS_COMPILED, for_kernel, has_kernels
 
-CPU_KERNEL = _attention.INSTRUCTIONS if _BUILT else "torch"
-"""What float32 attention runs on this CPU: "avx512", "avx2", "plain"; "torch" if not compiled."""
+if HAS_COMPILED:
+    from penjing.model import _kernels
 
 BLOCKS = (64, 128)
 """Queries of one block of torch's products, in rows below and from `LONG_ROW` on: at 256 tokens a
@@ -36,7 +33,7 @@ def keeps_weights(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether the backward pass finds all attention weights in memory: torch's products of blocks
     keep them, everything else makes them again.
     """
-    return device.type == "cpu" and not (_BUILT and dtype == torch.float32)
+    return device.type == "cpu" and not has_kernels(device, dtype)
 
 
 def causal_attention(
@@ -91,9 +88,9 @@ def _compiled_attention(
 ) -> tuple[Tensor, Tensor]:
     """The output, and the log of each softmax's sum, (B, H, S), for the backward pass."""
     q, k, v = (_row_major(x) for x in (q_BSHK, k_BSNK, v_BSNK))
-    out, logsums = torch.empty(q.shape), torch.empty(_logsums_shape(q))
-    starts = starts_BS.contiguous()
-    _attention.attend(q, k, v, starts, out, logsums, torch.get_num_threads())
+    out, logsums = q_BSHK.new_empty(q.shape), torch.empty(_logsums_shape(q))
+    starts, threads = starts_BS.contiguous(), torch.get_num_threads()
+    _kernels.attend(q, k, v, starts, for_kernel(out), logsums, threads)
     return out, logsums
 
 
@@ -103,17 +100,19 @@ def _compiled_attention_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of q, k and v; `inputs` are those of the forward pass."""
     grad, q, k, v, out = (_row_major(x) for x in (grad_BSHK, *inputs[:3], out_BSHK))
-    grads = torch.empty(q.shape), torch.empty(k.shape), torch.empty(v.shape)
+    grads = [x.new_empty(x.shape) for x in inputs[:3]]
     starts, logsums = inputs[3].contiguous(), logsums_BHS.detach().contiguous()
+    grad_q, grad_k, grad_v = map(for_kernel, grads)
     threads = torch.get_num_threads()
-    _attention.differentiate(grad, q, k, v, starts, out, logsums, *grads, threads)
-    return grads
+    _kernels.differentiate(grad, q, k, v, starts, out, logsums, grad_q, grad_k, grad_v, threads)
+    return grads[0], grads[1], grads[2]
 
 
 @_compiled_attention.register_fake
 def _(q_BSHK: Tensor, k_BSNK: Tensor, v_BSNK: Tensor, starts_BS: Tensor) -> tuple[Tensor, Tensor]:
     del k_BSNK, v_BSNK, starts_BS
-    return q_BSHK.new_empty(q_BSHK.shape), q_BSHK.new_empty(_logsums_shape(q_BSHK))
+    logsums = q_BSHK.new_empty(_logsums_shape(q_BSHK), dtype=torch.float32)
+    return q_BSHK.new_empty(q_BSHK.shape), logsums
 
 
 def _keep(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -129,9 +128,8 @@ _compiled_attention.register_autograd(_differentiate_compiled, setup_context=_ke
 
 
 def _row_major(x: Tensor) -> Tensor:
-    """Without a graph, the last dimension dense."""
-    x = x.detach()
-    return x if x.stride(-1) == 1 else x.contiguous()
+    """As the kernels take it, the last dimension dense."""
+    return for_kernel(x if x.stride(-1) == 1 else x.contiguous())
 
 
 def _logsums_shape(q_BSHK: Tensor) -> tuple[int, int, int]:

@@ -1,4 +1,5 @@
-"""Norm and head loss with backward passes written by hand, because torch is slow there on a CPU.
+"""Norm and head loss with backward passes written by hand, because torch is slow there on a CPU,
+and what there is of our own compiled kernels (native/).
 
 Measured on two CPU cores in docs/notebook.md. Elsewhere than on a CPU torch's own norm is taken;
 tests hold both against each other. Attention is `model.causal`'s. No weights are made here.
@@ -7,12 +8,22 @@ P positions, D hidden size, V vocabulary.
 """
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
+
+HAS_COMPILED = find_spec("penjing.model._kernels") is not None  # mypy takes it for True
+if HAS_COMPILED:
+    from penjing.model import _kernels
+
+CPU_KERNELS = _kernels.INSTRUCTIONS + "+bfloat16" * _kernels.BFLOAT16 if HAS_COMPILED else "torch"
+"""What our own kernels use on this CPU: "avx512", "avx2", "plain", with "+bfloat16" where products
+of bfloat16 are instructions; "torch" if they were not compiled.
+"""
 
 CHUNK_LOGITS, DEVICE_CHUNK_LOGITS = 2**22, 2**27
 """Logits that exist at a time in the head's loss: on a CPU 16 MiB of float32, which stay in its
@@ -22,6 +33,19 @@ caches; on an accelerator 512 MiB, so that its kernels are few and long.
 
 ChunkLoss = Callable[[Tensor, Tensor, Tensor, float | None], tuple[Tensor, Tensor]]
 """What `chunk_loss` is, or is compiled to."""
+
+
+def has_kernels(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether our own kernels compute in this dtype on this device."""
+    if not HAS_COMPILED or device.type != "cpu":
+        return False
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and _kernels.BFLOAT16)
+
+
+def for_kernel(x: Tensor) -> Tensor:
+    """Without a graph; bfloat16 as integers, since that is how the kernels know it."""
+    x = x.detach()
+    return x.view(torch.uint16) if x.dtype == torch.bfloat16 else x
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -44,7 +68,7 @@ def chunk_loss(
     """The weighted loss of some positions, and its gradient by their logits before the cap.
 
     Args:
-        logits: (P, V), overwritten if they have 32 or 64 bits and there is no cap.
+        logits: (P, V), may be overwritten.
         targets: (P, 1) int64.
         weights: (P, 1).
         softcap: what bounds the logits, or None.
@@ -52,6 +76,12 @@ def chunk_loss(
     Returns:
         A scalar, at least float32, and (P, V) in the logits' dtype.
     """
+    compiling = torch.compiler.is_compiling()
+    if softcap is None and not compiling and has_kernels(logits.device, logits.dtype):
+        losses = torch.empty(len(logits))
+        ids, shares = targets.squeeze(1), weights.float().squeeze(1)
+        _kernels.head_loss(for_kernel(logits), ids, shares, losses, torch.get_num_threads())
+        return losses.sum(), logits
     wide = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
     bounded = wide if softcap is None else torch.tanh(wide / softcap) * softcap
     highest = bounded.amax(-1, keepdim=True)

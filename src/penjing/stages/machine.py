@@ -11,8 +11,8 @@ from penjing.artifacts.records import to_json
 from penjing.artifacts.stage import append_event
 from penjing.config.training import TrainingConfig
 from penjing.model.build import build_model
-from penjing.model.causal import CPU_KERNEL
 from penjing.model.initialization import initialize
+from penjing.model.kernels import CPU_KERNELS
 from penjing.model.language_model import LanguageModel
 from penjing.model.weights import load_weights, resized, shortened
 from penjing.runtime import Machine, Runtime, open_runtime
@@ -30,7 +30,7 @@ def open_machine(context: StageContext) -> Runtime:
     runtime, machine = open_runtime(
         wanted.device, wanted.dtype, wanted.threads, recorded, hidden_size
     )
-    machine = replace(machine, attention=CPU_KERNEL if machine.device == "cpu" else "")
+    machine = replace(machine, attention=CPU_KERNELS if machine.device == "cpu" else "")
     if machine != recorded:
         write_atomic(path, f"{to_json(machine)}\n".encode())
     if recorded is not None:

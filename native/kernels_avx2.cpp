@@ -1,5 +1,5 @@
-// Attention compiled for AVX2 and FMA.
+// Kernels compiled for AVX2 and FMA.
 #define PENJING_ISA avx2
 #define PENJING_LANES 8
 #define PENJING_ROWS 6
-#include "attention_kernel.hpp"
+#include "kernel_table.hpp"

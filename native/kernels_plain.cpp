@@ -1,5 +1,5 @@
-// Attention compiled for any processor.
+// Kernels compiled for any processor.
 #define PENJING_ISA plain
 #define PENJING_LANES 4
 #define PENJING_ROWS 6
-#include "attention_kernel.hpp"
+#include "kernel_table.hpp"

@@ -1,6 +1,7 @@
 from torch import Tensor
 
 INSTRUCTIONS: str
+BFLOAT16: bool
 
 def attend(
     q: Tensor,
@@ -22,5 +23,12 @@ def differentiate(
     grad_q: Tensor,
     grad_k: Tensor,
     grad_v: Tensor,
+    threads: int,
+) -> None: ...
+def head_loss(
+    logits: Tensor,
+    targets: Tensor,
+    weights: Tensor,
+    losses: Tensor,
     threads: int,
 ) -> None: ...

@@ -1,0 +1,165 @@
+// The module `penjing.model._kernels`: attention and the head's loss, for this processor.
+#include "kernels.hpp"
+
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/string.h>
+
+#include <stdexcept>
+#include <string>
+
+namespace penjing {
+
+namespace nb = nanobind;
+
+namespace {
+
+// `T` is float, or uint16_t for bfloat16, which tensors show as 16-bit integers.
+template <class T>
+using Input = nb::ndarray<const T, nb::ndim<4>, nb::device::cpu>;
+template <class T>
+using Output = nb::ndarray<T, nb::ndim<4>, nb::c_contig, nb::device::cpu>;
+template <class T>
+using Matrix = nb::ndarray<T, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+template <class T>
+using Column = nb::ndarray<T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using LogSums = nb::ndarray<float, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
+using Starts = Matrix<const int64_t>;
+
+struct Choice {
+    const char* name;
+    const Kernels<float>* float32;
+    const Kernels<uint16_t>* bfloat16;
+};
+
+Choice best() {
+#if defined(PENJING_X86)
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512f")) {
+        const Kernels<uint16_t>* bfloat16 = nullptr;
+#if defined(PENJING_AVX512BF16)
+        if (__builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vl") &&
+            __builtin_cpu_supports("avx512bw")) {
+            bfloat16 = &avx512bf16::KERNELS;
+        }
+#endif
+        return {"avx512", &avx512::KERNELS, bfloat16};
+    }
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+        return {"avx2", &avx2::KERNELS, nullptr};
+    }
+#endif
+    return {"plain", &plain::KERNELS, nullptr};
+}
+
+const Choice CHOICE = best();
+
+template <class T>
+const Kernels<T>& kernels();
+template <>
+const Kernels<float>& kernels() {
+    return *CHOICE.float32;
+}
+template <>
+const Kernels<uint16_t>& kernels() {
+    if (!CHOICE.bfloat16) throw std::invalid_argument("there is no kernel for bfloat16 on this processor");
+    return *CHOICE.bfloat16;
+}
+
+template <class T>
+Strided<T> strided(const Input<T>& x, const AttentionShape& s, int64_t heads) {
+    const int64_t sizes[] = {s.rows, s.tokens, heads, s.width};
+    for (size_t axis = 0; axis < 4; ++axis) {
+        if (int64_t(x.shape(axis)) != sizes[axis]) throw std::invalid_argument("shapes do not fit");
+    }
+    if (s.width > 1 && x.stride(3) != 1) throw std::invalid_argument("the last stride must be 1");
+    return {x.data(), x.stride(0), x.stride(1), x.stride(2)};
+}
+
+template <class T>
+AttentionShape shape_of(const Input<T>& q, const Input<T>& k, const Starts& starts, int threads) {
+    const AttentionShape s{int64_t(q.shape(0)), int64_t(q.shape(1)), int64_t(q.shape(2)),
+                           int64_t(k.shape(2)), int64_t(q.shape(3)), starts.data(), threads};
+    if (!s.kv_heads || s.heads % s.kv_heads) throw std::invalid_argument("heads do not divide");
+    if (int64_t(starts.shape(0)) != s.rows || int64_t(starts.shape(1)) != s.tokens) {
+        throw std::invalid_argument("starts must be (rows, tokens)");
+    }
+    return s;
+}
+
+void check(size_t found, size_t wanted) {
+    if (found != wanted) throw std::invalid_argument("an output has the wrong size");
+}
+
+template <class T>
+void attend(const Input<T>& q, const Input<T>& k, const Input<T>& v, const Starts& starts, Output<T> out,
+            LogSums logsums, int threads) {
+    const AttentionShape s = shape_of<T>(q, k, starts, threads);
+    const AttentionForward<T> work{s, strided<T>(q, s, s.heads), strided<T>(k, s, s.kv_heads),
+                                   strided<T>(v, s, s.kv_heads), out.data(), logsums.data()};
+    check(out.size(), q.size());
+    check(logsums.size(), size_t(s.rows * s.heads * s.tokens));
+    nb::gil_scoped_release release;
+    kernels<T>().attention_forward(work);
+}
+
+template <class T>
+void differentiate(const Input<T>& grad, const Input<T>& q, const Input<T>& k, const Input<T>& v,
+                   const Starts& starts, const Input<T>& out, LogSums logsums, Output<T> grad_q,
+                   Output<T> grad_k, Output<T> grad_v, int threads) {
+    const AttentionShape s = shape_of<T>(q, k, starts, threads);
+    const AttentionBackward<T> work{s,
+                                    strided<T>(q, s, s.heads),
+                                    strided<T>(k, s, s.kv_heads),
+                                    strided<T>(v, s, s.kv_heads),
+                                    strided<T>(out, s, s.heads),
+                                    strided<T>(grad, s, s.heads),
+                                    logsums.data(),
+                                    grad_q.data(),
+                                    grad_k.data(),
+                                    grad_v.data()};
+    check(logsums.size(), size_t(s.rows * s.heads * s.tokens));
+    check(grad_q.size(), q.size());
+    check(grad_k.size(), k.size());
+    check(grad_v.size(), v.size());
+    nb::gil_scoped_release release;
+    kernels<T>().attention_backward(work);
+}
+
+template <class T>
+void lose(Matrix<T> logits, const Column<const int64_t>& targets, const Column<const float>& weights,
+          Column<float> losses, int threads) {
+    const HeadLoss<T> work{int64_t(logits.shape(0)), int64_t(logits.shape(1)), logits.data(),
+                           targets.data(), weights.data(), losses.data(), threads};
+    check(targets.size(), logits.shape(0));
+    check(weights.size(), logits.shape(0));
+    check(losses.size(), logits.shape(0));
+    for (int64_t row = 0; row < work.rows; ++row) {
+        if (work.targets[row] < 0 || work.targets[row] >= work.columns) {
+            throw std::invalid_argument("a target lies outside the vocabulary");
+        }
+    }
+    nb::gil_scoped_release release;
+    kernels<T>().head_loss(work);
+}
+
+template <class T>
+void define(nb::module_& module) {
+    using namespace nanobind::literals;
+    module.def("attend", &attend<T>, "q"_a, "k"_a, "v"_a, "starts"_a, "out"_a, "logsums"_a, "threads"_a);
+    module.def("differentiate", &differentiate<T>, "grad"_a, "q"_a, "k"_a, "v"_a, "starts"_a, "out"_a,
+               "logsums"_a, "grad_q"_a, "grad_k"_a, "grad_v"_a, "threads"_a);
+    module.def("head_loss", &lose<T>, "logits"_a, "targets"_a, "weights"_a, "losses"_a, "threads"_a);
+}
+
+}  // namespace
+
+}  // namespace penjing
+
+NB_MODULE(_kernels, module) {
+    module.doc() = "Attention inside documents and the head's loss, for this processor's instructions.";
+    module.attr("INSTRUCTIONS") = std::string(penjing::CHOICE.name);
+    module.attr("BFLOAT16") = penjing::CHOICE.bfloat16 != nullptr;
+    penjing::define<float>(module);
+    penjing::define<uint16_t>(module);
+}
