@@ -33,7 +33,7 @@ inline void store(float* to, Vector x) { *reinterpret_cast<Vector*>(to) = x; }
 // An element is what tensors hold; a unit is what a product takes at once along its depth.
 #if defined(PENJING_BFLOAT16)
 using Element = uint16_t;
-using Unit = uint32_t;  // two neighbours, the first in the lower half
+typedef uint32_t Unit __attribute__((may_alias));  // two neighbours, the first in the lower half
 
 inline float widened(Element x) {
     const uint32_t bits = uint32_t(x) << 16;
