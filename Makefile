@@ -63,8 +63,8 @@ sanitize: $(VENV)/.dev
 	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" \
 	  ASAN_OPTIONS=detect_leaks=0 \
 	  PYTHONPATH=build/sanitize:$$($(BIN)/python -c 'import site; print(site.getsitepackages()[0])') \
-	  $(BIN)/python -S -m pytest -o pythonpath= tests/model/test_causal.py tests/model/test_kernels.py tests/text/test_native.py \
-	  tests/text/test_splitting.py tests/text/test_words.py tests/text/test_trainer.py
+	  $(BIN)/python -S -m pytest -o pythonpath= tests/model/test_causal.py tests/model/test_kernels.py \
+	  tests/text/test_native.py tests/text/test_splitting.py tests/text/test_words.py tests/text/test_trainer.py
 
 size:
 	@for tree in src tests; do \
