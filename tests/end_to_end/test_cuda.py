@@ -60,7 +60,11 @@ def make_batch(seed: int = 0, rows: int = 6, tokens: int = 150) -> Batch:
 
 
 def steps(
-    model: LanguageModel, *, count: int, microbatch_rows: int = 6, compiled: bool = False
+    model: LanguageModel,
+    *,
+    count: int,
+    microbatch_rows: int = 6,
+    compiled: bool = False,
 ) -> list[StepResult]:
     device = model.head_weight.device
     batches: Iterator[Batch] = map(make_batch, range(count))
@@ -102,6 +106,32 @@ def test_losses_of_twenty_steps_equal_those_of_a_cpu_however_rows_are_cut() -> N
     for microbatch_rows in (6, 4, 1):
         found = steps(make_model("cuda"), count=20, microbatch_rows=microbatch_rows)
         assert [result.loss for result in found] == pytest.approx(wanted, abs=1e-3)
+
+
+def test_numbers_that_are_read_late_are_the_same_and_nothing_waits_for_the_device() -> None:
+    wanted = [result.loss for result in steps(make_model("cuda"), count=8)]
+    model, device = make_model("cuda"), torch.device("cuda")
+    ready = [make_batch(seed).to(device) for seed in range(8)]
+    config = OptimizerConfig(kind="muon", learning_rate=0.01, embedding_learning_rate=0.05)
+    taken = train_steps(
+        model,
+        build_optimizer(model, config),
+        next_token,
+        iter(ready),
+        Runtime(device, torch.float32),
+        steps=range(1, 9),
+        microbatch_rows=6,
+        schedule=lambda step: 1.0,
+        max_grad_norm=1.0,
+        reads_late=True,
+    )
+    found = [next(taken).loss]  # what is made once may wait
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        found += [result.loss for result in taken]
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert found == pytest.approx(wanted, abs=1e-3)
 
 
 @pytest.mark.filterwarnings("default")  # torch warns of itself while it compiles

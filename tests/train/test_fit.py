@@ -88,6 +88,24 @@ class KilledError(Exception):
     pass
 
 
+def test_a_stage_that_reads_its_numbers_late_leaves_the_same_bytes_stopped_or_not(
+    make_job: MakeJob,
+    straight: dict[str, bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(FitJob, "reads_late", True)
+    assert kept_bytes(fit(make_job(tmp_path / "late"))) == straight
+
+    def stop(step: int) -> None:
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(StoppedEarly):
+        fit(make_job(tmp_path / "stopped", at_step=stop))
+    assert kept_bytes(fit(make_job(tmp_path / "stopped"))) == straight
+
+
 def test_a_stage_leaves_records_of_every_step_and_a_complete_checkpoint(
     make_job: MakeJob, tmp_path: Path
 ) -> None:

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 
 from penjing.errors import DivergedError
@@ -5,7 +7,7 @@ from penjing.train.guard import (
     MAX_SKIPPED_STEPS,
     MAX_SPIKES,
     GuardState,
-    is_spike,
+    highest_loss,
     observe,
     observe_not_finite,
 )
@@ -25,7 +27,7 @@ def settled() -> GuardState:
 
 def test_a_jump_of_the_loss_is_a_spike_and_is_not_remembered() -> None:
     state = settled()
-    assert is_spike(state, 4.0)
+    assert 3.1 < highest_loss(state) < 4.0
     after, verdict = observe(state, 4.0, 41)
     assert (verdict, after.losses, after.spikes_in_a_row) == ("spike", state.losses, 1)
     assert observe(after, 3.0, 42)[0].spikes_in_a_row == 0
@@ -34,7 +36,7 @@ def test_a_jump_of_the_loss_is_a_spike_and_is_not_remembered() -> None:
 def test_the_first_losses_and_equal_losses_are_never_spikes() -> None:
     state, _ = observe(GuardState(), 3.0, 1)
     assert observe(state, 300.0, 2)[1] == "good"
-    assert not is_spike(GuardState(losses=(1.0,) * 30), 1.1)
+    assert highest_loss(GuardState(losses=(1.0,) * 30)) == math.inf
 
 
 def test_spikes_in_a_row_go_back_and_pass_over_their_steps_and_the_one_before() -> None:

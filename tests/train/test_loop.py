@@ -11,7 +11,7 @@ from penjing.data.batches import Batch
 from penjing.errors import ConfigError, DataError
 from penjing.model.language_model import LanguageModel
 from penjing.runtime import Runtime
-from penjing.train.loop import Objective, StepResult, Updater, train_steps
+from penjing.train.loop import Objective, StepResult, Updater, Watch, train_steps
 from penjing.train.objectives import Loss, next_token
 from penjing.train.optimizer import build_optimizer
 
@@ -28,13 +28,16 @@ class PlainDescent:
         self.model, self.rate = model, rate
         self.gradients: list[Tensor] = []
 
-    def step(self, factor: float) -> None:
+    def step(self, factor: float, good: Tensor | None = None) -> None:
+        assert good is None
         self.gradients = []
         with torch.no_grad():
             for parameter in self.model.parameters():
                 assert parameter.grad is not None
                 self.gradients.append(parameter.grad.clone())
                 parameter.sub_(parameter.grad, alpha=factor * self.rate)
+
+    def settle(self, *, applied: bool) -> None: ...
 
 
 def run(
@@ -46,6 +49,8 @@ def run(
     steps: int = 1,
     microbatch_rows: int = 6,
     max_grad_norm: float = 1e9,
+    watch: Watch | None = None,
+    reads_late: bool = False,
 ) -> list[StepResult]:
     results = train_steps(
         model,
@@ -57,6 +62,8 @@ def run(
         microbatch_rows=microbatch_rows,
         schedule=lambda step: 1.0,
         max_grad_norm=max_grad_norm,
+        watch=watch or Watch(),
+        reads_late=reads_late,
     )
     return list(results)
 
@@ -255,3 +262,78 @@ def test_a_batch_is_memorized(
     found = run(model, repeat(make_batch()), updater=updater, steps=80, max_grad_norm=1.0)
     assert found[0].loss > 2.5
     assert found[-1].loss < 0.1
+
+
+class Eventful:
+    """next_token: a loss of NaN at the third step, twenty times as high at the fifth; out of memory
+    above four rows.
+    """
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, model: LanguageModel, batch: Batch) -> Loss:
+        if batch.rows > 4:
+            raise torch.OutOfMemoryError("injected")
+        loss = next_token(model, batch)
+        self.calls += 1
+        by_call = {5: float("nan"), 9: 20.0}
+        return replace(loss, total=loss.total * by_call.get(self.calls, 1.0))
+
+
+@pytest.mark.parametrize(("normalized", "cautious"), [(False, False), (True, False), (False, True)])
+def test_numbers_that_are_read_late_change_no_bit(
+    make_model: MakeModel,
+    make_batch: MakeBatch,
+    optimizer_config: OptimizerConfig,
+    normalized: bool,
+    cautious: bool,
+) -> None:
+    untrained = replace(make_batch(), loss_weights=torch.zeros(6, 8))
+
+    def learn(*, reads_late: bool) -> list[object]:
+        model = make_model()
+        updater = build_optimizer(
+            model, replace(optimizer_config, normalized=normalized, cautious=cautious)
+        )
+        seen: list[object] = []
+        results = train_steps(
+            model,
+            updater,
+            Eventful(),
+            iter([*map(make_batch, range(6)), untrained, *map(make_batch, range(6, 9))]),
+            RUNTIME,
+            steps=range(1, 11),
+            microbatch_rows=8,
+            schedule=lambda step: 1 / step,
+            max_grad_norm=0.5,
+            watch=Watch(highest_loss=lambda: 30.0, skip_steps={9}),
+            reads_late=reads_late,
+        )
+        for result in results:
+            state = updater.state_tensors()
+            seen += [repr(result), weights(model).tolist()]
+            seen += [state[name].tolist() for name in sorted(state)]
+        return seen
+
+    wanted = learn(reads_late=False)
+    assert learn(reads_late=True) == wanted
+    told = " ".join(word for word in wanted if isinstance(word, str))
+    reasons = ("not finite", "spike", "no targets", "skip list")
+    assert [told.count(f"skipped={reason!r}") for reason in reasons] == [1, 1, 1, 1]
+
+
+def test_a_stop_in_the_middle_of_a_step_still_tells_of_the_one_before(
+    make_model: MakeModel, make_batch: MakeBatch
+) -> None:
+    asked = iter([False, False, True])
+    model = make_model()
+    found = run(
+        model,
+        map(make_batch, range(9)),
+        updater=build_optimizer(model, OptimizerConfig()),
+        steps=9,
+        watch=Watch(stop=lambda: next(asked)),
+        reads_late=True,
+    )
+    assert [result.step for result in found] == [1, 2]

@@ -27,7 +27,7 @@ from penjing.train.checkpoint import (
     set_aside_spoiled,
 )
 from penjing.train.collection import collections_between_steps
-from penjing.train.guard import MAX_SPIKES, is_spike, observe, observe_not_finite
+from penjing.train.guard import MAX_SPIKES, highest_loss, observe, observe_not_finite
 from penjing.train.job import FitJob
 from penjing.train.journal import GrowthAlarm, Journal, TimedBatches, now, timing_of
 from penjing.train.loop import BatchT, LossScale, StepResult, Watch, train_steps
@@ -182,18 +182,17 @@ def _run(
         schedule=job.schedule,
         max_grad_norm=job.max_grad_norm,
         watch=Watch(
-            is_spike=lambda loss: job.skips_spikes and is_spike(guard[0], loss),
+            highest_loss=lambda: highest_loss(guard[0]) if job.skips_spikes else math.inf,
             skip_steps=state.guard.skip_steps if job.skips_spikes else (),
             stop=stop.requested if job.runtime.world_size == 1 else lambda: False,
         ),
         loss_scale=loss_scale,
+        reads_late=job.reads_late,
     ):
         timing = timing_of(result, since, batches.seconds, job.runtime, job.flops_per_token)
         if result.microbatch_rows < microbatch_rows:
             microbatch_rows = result.microbatch_rows
-            message = (
-                f"out of memory at step {result.step}: {microbatch_rows} rows a microbatch now"
-            )
+            message = f"out of memory at step {result.step}: {microbatch_rows} rows a microbatch"
             _warn(job, journal, message, step=result.step, microbatch_rows=microbatch_rows)
         if warning := alarm.observe(timing.memory_bytes):
             _warn(job, journal, warning, step=result.step)

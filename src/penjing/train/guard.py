@@ -5,6 +5,7 @@ training goes back to the checkpoint before, and those steps are passed over. If
 again right behind them, the data is another: the new level is accepted.
 """
 
+import math
 import statistics
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -41,19 +42,19 @@ class GuardState:
     """Steps whose rows are passed over."""
 
 
-def is_spike(state: GuardState, loss: float) -> bool:
-    """Whether a finite loss lies far above the latest ones."""
+def highest_loss(state: GuardState) -> float:
+    """What a loss must not exceed, lest it lie far above the latest ones."""
     if len(state.losses) < MIN_STEPS:
-        return False
+        return math.inf
     median = statistics.median(state.losses)
     spread = statistics.median(abs(value - median) for value in state.losses)
-    return spread > 0 and loss > median + SPIKE_DEVIATIONS * spread
+    return median + SPIKE_DEVIATIONS * spread if spread > 0 else math.inf
 
 
 def observe(state: GuardState, loss: float, step: int) -> tuple[GuardState, Verdict]:
     """The state after a finite loss, and what that is; spikes are not remembered."""
     state = replace(state, not_finite_in_a_row=0)
-    if not is_spike(state, loss):
+    if loss <= highest_loss(state):
         losses = (*state.losses, loss)[-WINDOW_STEPS:]
         return replace(state, losses=losses, spikes_in_a_row=0), "good"
     spikes = state.spikes_in_a_row + 1

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic
 
+import torch
+
 from penjing.artifacts.lines import LineLog
 from penjing.artifacts.progress import Progress
 from penjing.artifacts.records import SampleRecord
@@ -73,3 +75,14 @@ class FitJob(Generic[BatchT]):
     trackers: tuple[Tracker, ...] = ()
     flops_per_token: float = 0.0
     skips_spikes: bool = True
+
+    @property
+    def reads_late(self) -> bool:
+        """Whether the loop may read a step's numbers when the next step is under way. Not where
+        that gains nothing, where several ranks or float16 must know them first, or where the
+        step's batch is asked about.
+        """
+        alone = self.runtime.device.type == "cuda" and self.runtime.world_size == 1
+        known = any(probe.instant for probe in self.probes)
+        judged_there = self.optimizer.leaves_out_bad_steps
+        return alone and judged_there and self.model.compute_dtype != torch.float16 and not known

@@ -6,7 +6,7 @@ weights (not finite, a spike, a step on the skip list) is decided before the opt
 """
 
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal, Protocol, Self, TypeVar
@@ -18,6 +18,15 @@ from penjing.errors import ConfigError, DataError
 from penjing.model.language_model import LanguageModel
 from penjing.runtime import Runtime, out_of_memory
 from penjing.train.objectives import Loss
+from penjing.train.sums import (
+    Sums,
+    add_up,
+    means_and_maxima,
+    read,
+    read_later,
+    sums_of,
+    tensors_of,
+)
 
 
 class StepBatch(Protocol):
@@ -32,17 +41,21 @@ class StepBatch(Protocol):
 
 
 class Updater(Protocol):
-    """Applies the gradients to the weights; `train.optimizer.Optimizer` is one."""
+    """Applies the gradients to the weights; `train.optimizer.Optimizer` is one.
 
-    def step(self, factor: float) -> None: ...
+    With `good`, a () tensor of the device, a step of which it is false changes nothing; whether it
+    was is told by `settle` before the next step.
+    """
+
+    def step(self, factor: float, good: Tensor | None = None) -> None: ...
+
+    def settle(self, *, applied: bool) -> None: ...
 
 
 NAN = math.nan
 BatchT = TypeVar("BatchT", bound=StepBatch)
 Skipped = Literal["no targets", "not finite", "spike", "skip list"]
 Objective = Callable[[LanguageModel, BatchT], Loss]
-Sums = dict[str, Any]
-"""What rows add up to, in numbers, so that ranks can exchange it as JSON."""
 Failure = Literal["out of memory", "stopped"]
 
 
@@ -65,12 +78,12 @@ class StepResult:
 class Watch:
     """What may keep a step from the weights, or end the loop.
 
-    `is_spike(loss)`: whether a finite loss is one that no update should be made from;
+    `highest_loss()`: above it no update is made from a loss;
     `skip_steps`: steps whose rows are passed over; `stop()`: asked between microbatches, after
     which the step under way is given up and the loop ends.
     """
 
-    is_spike: Callable[[float], bool] = lambda _: False
+    highest_loss: Callable[[], float] = lambda: math.inf
     skip_steps: Collection[int] = field(default_factory=frozenset)
     stop: Callable[[], bool] = lambda: False
 
@@ -93,10 +106,6 @@ class LossScale:
             self.value, self.good_steps = self.value * 2, 0
 
 
-class StoppedError(Exception):
-    """A step was given up because a stop was asked for."""
-
-
 def train_steps(
     model: LanguageModel,
     optimizer: Updater,
@@ -110,11 +119,12 @@ def train_steps(
     max_grad_norm: float,
     watch: Watch = Watch(),
     loss_scale: LossScale | None = None,
+    reads_late: bool = False,
 ) -> Iterator[StepResult]:
     """Take one step each time the caller asks for the next result.
 
-    Without trained targets, with a loss or gradient that is not finite or a loss that `watch` calls
-    a spike, weights and optimizer stay untouched. Out of memory, all ranks redo the step with half
+    Without trained targets, with a loss or gradient that is not finite or a loss that `watch` finds
+    too high, weights and optimizer stay untouched. Out of memory, all ranks redo the step with half
     the microbatch and keep to it.
 
     Args:
@@ -129,38 +139,56 @@ def train_steps(
         max_grad_norm: gradients are scaled down to this norm.
         watch: what else may keep a step from the weights.
         loss_scale: of float16; it follows the steps.
+        reads_late: for one rank without `loss_scale`; see `_update_late`.
 
     Raises:
         DataError: the batches ended early.
         ConfigError: a single row does not fit into memory.
     """
+    accumulate, update = LATE if reads_late else AT_ONCE
+    late: Iterator[StepResult] = iter(())
     for step in steps:
         batch, factor = _rows_of(step, step_batches, steps), schedule(step)
         if step in watch.skip_steps:
+            yield from late
             yield StepResult(step, NAN, NAN, factor, 0, 0, "skip list", {}, microbatch_rows)
             continue
         model.begin_step(step)
-        scale = loss_scale.value if loss_scale else 1.0
-        part = (model, objective, batch, runtime.device, watch.stop, scale)
-        try:
-            everywhere, microbatch_rows = _on_all_ranks(
-                partial(_accumulate, *part), runtime, microbatch_rows, step
-            )
-        except StoppedError:
-            return
-        sums = _add_up(everywhere)
-        mean, norm, skipped = _update(
-            model, partial(optimizer.step, factor), sums, runtime, scale, max_grad_norm, watch
+        part = (model, objective, batch, runtime.device, watch.stop, loss_scale)
+        take = partial(accumulate, *part)
+        everywhere, microbatch_rows = _on_all_ranks(take, runtime, microbatch_rows, step)
+        if "stopped" in everywhere:
+            break
+        yield from late
+        plan = _Step(step, factor, microbatch_rows, max_grad_norm, watch.highest_loss(), loss_scale)
+        late = update(model, optimizer, everywhere, runtime, plan)
+        if not reads_late:
+            yield from late
+    yield from late
+
+
+@dataclass(frozen=True)
+class _Step:
+    number: int
+    factor: float
+    microbatch_rows: int
+    max_grad_norm: float
+    highest_loss: float
+    loss_scale: LossScale | None
+
+    def result(self, sums: Sums, norm: float, skipped: Skipped | None) -> StepResult:
+        loss, terms = sums["loss"]
+        return StepResult(
+            self.number,
+            loss / terms if terms else NAN,
+            norm,
+            self.factor,
+            round(terms),
+            round(sums["tokens"]),
+            skipped,
+            means_and_maxima(sums),
+            self.microbatch_rows,
         )
-        if loss_scale:
-            loss_scale.observe(finite=skipped != "not finite")
-        counts = round(sums["loss"][1]), round(sums["tokens"])
-        yield StepResult(step, mean, norm, factor, *counts, skipped, _values(sums), microbatch_rows)
-
-
-def _counts(sums: Sums) -> tuple[int, int]:
-    """Targets and tokens."""
-    return round(sums["loss"][1]), round(sums["tokens"])
 
 
 def _rows_of(step: int, step_batches: Iterator[BatchT], steps: range) -> BatchT:
@@ -171,44 +199,79 @@ def _rows_of(step: int, step_batches: Iterator[BatchT], steps: range) -> BatchT:
 
 
 def _update(
-    model: LanguageModel,
-    apply: Callable[[], None],
-    sums: Sums,
-    runtime: Runtime,
-    scale: float,
-    max_grad_norm: float,
-    watch: Watch,
-) -> tuple[float, float, Skipped | None]:
-    """Apply the gradients unless there is a reason not to; mean loss, their norm, the reason."""
+    model: LanguageModel, optimizer: Updater, everywhere: list[Sums], runtime: Runtime, step: _Step
+) -> Iterator[StepResult]:
+    """Apply the gradients unless there is a reason not to."""
+    sums = add_up(everywhere)
     loss, terms = sums["loss"]
-    mean, grad_norm = loss / terms if terms else NAN, NAN
-    skipped: Skipped | None = None if terms else "no targets"
+    norm, skipped = NAN, _reason_to_skip(loss, terms, 0.0, step.highest_loss)
     if terms:
         gradients = _gradients(model)
         runtime.sum_over_ranks(gradients)
-        grad_norm = _divide_and_clip(gradients, terms * scale, max_grad_norm)
-        skipped = _reason_to_skip(mean, grad_norm, watch)
+        scale = step.loss_scale.value if step.loss_scale else 1.0
+        norm = _divide_and_clip(gradients, terms * scale, step.max_grad_norm)
+        skipped = _reason_to_skip(loss, terms, norm, step.highest_loss)
         if skipped is None:
-            apply()
+            optimizer.step(step.factor)
     model.zero_grad()
-    return mean, grad_norm, skipped
+    if step.loss_scale:
+        step.loss_scale.observe(finite=skipped != "not finite")
+    return iter([step.result(sums, norm, skipped)])
 
 
-def _reason_to_skip(loss: float, grad_norm: float, watch: Watch) -> Skipped | None:
-    if not (math.isfinite(loss) and math.isfinite(grad_norm)):
+def _update_late(
+    model: LanguageModel,
+    optimizer: Updater,
+    everywhere: list[list[Loss]],
+    runtime: Runtime,
+    step: _Step,
+) -> Iterator[StepResult]:
+    """The same for one rank, to the same bits, judged by the device: it leaves out by itself what
+    may not be applied. Its numbers are read when the result is asked for, and then the gradients of
+    the next step are under way, so that the device waits for nobody. The weights are still those of
+    the result; the next step's batch is drawn already.
+    """
+    del runtime
+    losses = everywhere[0]
+    total = torch.stack([loss.total.double() for loss in losses]).sum()
+    terms = torch.stack([loss.terms.double() for loss in losses]).sum()
+    gradients = _gradients(model)
+    norm = torch.nn.utils.get_total_norm(gradients).double() / terms
+    mean = total / terms
+    good = mean.isfinite() & norm.isfinite() & (mean <= step.highest_loss)
+    scale = (step.max_grad_norm / norm.clamp(min=1e-12)).clamp(max=1.0) / terms
+    for gradient in gradients:
+        gradient.mul_(scale)
+    optimizer.step(step.factor, good)
+    wait = read_later([good, norm, *(x for loss in losses for x in tensors_of(loss))])
+
+    def told() -> Iterator[StepResult]:
+        values = wait()
+        applied, found = bool(next(values)), next(values)
+        optimizer.settle(applied=applied)
+        sums = add_up(sums_of(loss, values) for loss in losses)
+        loss, terms = sums["loss"]
+        skipped = None if applied else _reason_to_skip(loss, terms, found, -math.inf)
+        yield step.result(sums, found if terms else NAN, skipped)
+
+    return told()
+
+
+def _reason_to_skip(loss: float, terms: float, norm: float, highest: float) -> Skipped | None:
+    if not terms:
+        return "no targets"
+    if not (math.isfinite(loss) and math.isfinite(norm)):
         return "not finite"
-    return "spike" if watch.is_spike(loss) else None
+    return "spike" if loss / terms > highest else None
 
 
 def _on_all_ranks(
-    accumulate: Callable[[int], Sums | Failure], runtime: Runtime, microbatch_rows: int, step: int
-) -> tuple[list[Sums], int]:
-    """Every rank's sums, and the microbatch rows that fitted into the memory of all."""
+    accumulate: Callable[[int], Any | Failure], runtime: Runtime, microbatch_rows: int, step: int
+) -> tuple[list[Any], int]:
+    """What every rank found, and the microbatch rows that fitted into the memory of all."""
     while True:
         everywhere = runtime.gather(accumulate(microbatch_rows))
-        if "stopped" in everywhere:
-            raise StoppedError
-        if "out of memory" not in everywhere:
+        if "stopped" in everywhere or "out of memory" not in everywhere:
             return everywhere, microbatch_rows
         if microbatch_rows == 1:
             raise ConfigError(
@@ -220,16 +283,22 @@ def _on_all_ranks(
         runtime.free_memory()
 
 
+def _accumulate_and_read(*part: Any) -> Sums | Failure:
+    """Read late: until all microbatches are under way nothing waits for the device."""
+    found = _accumulate(*part)
+    return found if isinstance(found, str) else read(found)
+
+
 def _accumulate(
     model: LanguageModel,
     objective: Objective[BatchT],
     batch: BatchT,
     device: torch.device,
     stop: Callable[[], bool],
-    scale: float,
+    loss_scale: LossScale | None,
     microbatch_rows: int,
-) -> Sums | Failure:
-    """Gradient sums of this rank's rows times `scale`, and what the rows add up to."""
+) -> list[Loss] | Failure:
+    """Gradient sums of this rank's rows, scaled, and the losses that they are of."""
     model.zero_grad()
     losses = []
     try:
@@ -238,42 +307,18 @@ def _accumulate(
                 return "stopped"
             loss = objective(model, rows.to(device))
             if loss.total.requires_grad:  # not if the part holds no rows
-                total = loss.total * scale if scale != 1 else loss.total
+                total = loss.total * loss_scale.value if loss_scale else loss.total
                 total.backward()  # type: ignore[no-untyped-call]
             losses.append(replace(loss, total=loss.total.detach()))
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
         return "out of memory"
-    return _add_up(map(_numbers, losses))  # read late: until here nothing waited for the device
+    return losses
 
 
-def _numbers(loss: Loss) -> Sums:
-    pairs = {name: (float(total), float(count)) for name, (total, count) in loss.metrics.items()}
-    maxima = {name: float(value) for name, value in loss.maxima.items()}
-    sums = {"loss": (float(loss.total), float(loss.terms)), "tokens": float(loss.tokens)}
-    return sums | {"metrics": pairs, "maxima": maxima}
-
-
-def _add_up(parts: Iterable[Sums]) -> Sums:
-    loss, terms, tokens = 0.0, 0.0, 0.0
-    metrics: dict[str, tuple[float, float]] = {}
-    maxima: dict[str, float] = {}
-    for part in parts:
-        loss, terms = loss + part["loss"][0], terms + part["loss"][1]
-        tokens += part["tokens"]
-        for name, (total, count) in part["metrics"].items():
-            before = metrics.get(name, (0.0, 0.0))
-            metrics[name] = (before[0] + total, before[1] + count)
-        for name, value in part["maxima"].items():
-            maxima[name] = max(maxima.get(name, value), value)
-    return {"loss": (loss, terms), "tokens": tokens, "metrics": metrics, "maxima": maxima}
-
-
-def _values(sums: Sums) -> dict[str, float]:
-    """Means and maxima by name; a mean of nothing is left out."""
-    means = {name: total / count for name, (total, count) in sums["metrics"].items() if count}
-    return dict(sorted((means | sums["maxima"]).items()))
+LATE: tuple[Callable[..., Any], Callable[..., Iterator[StepResult]]] = (_accumulate, _update_late)
+AT_ONCE = (_accumulate_and_read, _update)
 
 
 def _gradients(model: LanguageModel) -> list[Tensor]:

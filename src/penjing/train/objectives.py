@@ -54,7 +54,7 @@ def next_token(model: LanguageModel, batch: Batch) -> Loss:
     total = weights_BT.new_zeros(())
     if batch.rows:
         total = weighted_nll(model, batch.tokens, batch.targets, weights_BT, batch.document_ids)
-    tokens, positions = _tokens(batch), weights_BT.new_tensor(weights_BT.numel())
+    tokens, positions = _tokens(batch), weights_BT.new_full((), weights_BT.numel())
     return Loss(total, weights_BT.sum(), tokens, {"utilization": (tokens, positions)})
 
 
@@ -70,7 +70,7 @@ class PreferenceObjective:
         margins_B = self.beta * (
             (chosen_B - batch.reference_chosen) - (rejected_B - batch.reference_rejected)
         )
-        pairs = margins_B.new_tensor(batch.rows)
+        pairs = margins_B.new_full((), batch.rows)
         sums = {
             "margin": margins_B,
             "margin_accuracy": (margins_B > 0).to(margins_B.dtype),

@@ -132,19 +132,25 @@ class Muon:
         self._orthogonalize = compiled
 
     @torch.no_grad()
-    def step(self, factor: float, momentum: float) -> None:
-        """One update from the gradients, at `factor` times the peak rate."""
+    def step(self, factor: float, momentum: float, good: Tensor | None = None) -> None:
+        """One update from the gradients, at `factor` times the peak rate; none if `good`, (), is
+        false.
+        """
         rate = factor * self._learning_rate
         for (members, buffer), squares in zip(self._groups, self._row_squares, strict=True):
             gradients = torch.stack(
                 [matrix.grad for _, matrix in members if matrix.grad is not None]
             )
-            buffer.lerp_(gradients, 1 - momentum)
+            if good is not None:
+                gradients = gradients.where(good, 0.0)
+            buffer.lerp_(gradients, _if(good, 1 - momentum, 0.0, buffer))
             update = self._orthogonalize(
                 gradients.lerp_(buffer, momentum), self._iterations(buffer), self._dtype
             ).to(buffer.dtype)
             if squares is not None:
-                update = _evened(update, squares)
+                update = _evened(update, squares, good)
+            if good is not None:
+                update = update.where(good, 0.0)
             rows, columns = buffer.shape[-2:]
             scale = max(1.0, rows / columns) ** 0.5
             matrices: list[Tensor] = [matrix for _, matrix in members]
@@ -154,7 +160,7 @@ class Muon:
                     shrinks = (change * matrix > 0).to(matrix.dtype)
                     matrix.mul_(1 - rate * self._weight_decay * shrinks)
             else:
-                torch._foreach_mul_(matrices, 1 - rate * self._weight_decay)
+                torch._foreach_mul_(matrices, _if(good, 1 - rate * self._weight_decay, 1.0, buffer))
             torch._foreach_add_(matrices, changes, alpha=-rate * scale)
 
     def _iterations(self, buffer: Tensor) -> Coefficients:
@@ -173,13 +179,20 @@ class Muon:
         return found
 
 
-def _evened(update: Tensor, squares: Tensor) -> Tensor:
+def _if(good: Tensor | None, value: float, otherwise: float, like: Tensor) -> Any:
+    """A number that the device chooses, if it is to judge the step."""
+    if good is None:
+        return value
+    return torch.where(good, like.new_full((), value), like.new_full((), otherwise))
+
+
+def _evened(update: Tensor, squares: Tensor, good: Tensor | None) -> Tensor:
     """The update with its rows divided by the root of their running mean square, as long as before.
 
     Source: NorMuon, arXiv:2510.05491, algorithm 1.
     """
     length = update.norm(dim=(-2, -1), keepdim=True)
-    squares.lerp_(update.square().mean(-1, keepdim=True), 1 - ROW_DECAY)
+    squares.lerp_(update.square().mean(-1, keepdim=True), _if(good, 1 - ROW_DECAY, 0.0, squares))
     update = update * squares.clamp(min=1e-10).rsqrt()
     evened_length: Tensor = update.norm(dim=(-2, -1), keepdim=True)
     evened: Tensor = update * (length / evened_length.clamp(min=1e-10))
@@ -212,14 +225,30 @@ class Optimizer:
         if self._muon is not None:
             self._muon.compile()
 
-    def step(self, factor: float) -> None:
-        """Apply the gradients at `factor` times the peak rates."""
+    @property
+    def leaves_out_bad_steps(self) -> bool:
+        """Whether `step` takes `good`: torch's fused AdamW does, that of 8 bits does not."""
+        return self.kind != "adamw8bit"
+
+    def step(self, factor: float, good: Tensor | None = None) -> None:
+        """Apply the gradients at `factor` times the peak rates.
+
+        With `good`, (), a step of which it is false changes nothing, and nobody waits for the
+        device to know; `settle` tells whether it counts.
+        """
         if self._muon is not None:
-            self._muon.step(factor, muon_momentum(self.updates))
+            self._muon.step(factor, muon_momentum(self.updates), good)
         for group in self._adamw.param_groups:
             group["lr"] = factor * group["peak"]
+        # As torch.amp.GradScaler tells it.
+        self._adamw.found_inf = None if good is None else (~good).float()  # type: ignore[attr-defined]
         self._adamw.step()
-        self.updates += 1
+        if good is None:
+            self.settle(applied=True)
+
+    def settle(self, *, applied: bool) -> None:
+        """Count the last step, if it was applied."""
+        self.updates += applied
 
     def state_tensors(self) -> dict[str, Tensor]:
         """The whole state by name, as tensors that share no memory."""
