@@ -11,7 +11,7 @@ from penjing.data.batches import Batch
 from penjing.errors import ConfigError, DataError
 from penjing.model.language_model import LanguageModel
 from penjing.runtime import Runtime
-from penjing.train.loop import Objective, StepResult, Updater, Watch, train_steps
+from penjing.train.loop import Objective, StepResult, Updater, Watch, may_read_late, train_steps
 from penjing.train.objectives import Loss, next_token
 from penjing.train.optimizer import build_optimizer
 
@@ -38,6 +38,10 @@ class PlainDescent:
                 parameter.sub_(parameter.grad, alpha=factor * self.rate)
 
     def settle(self, *, applied: bool) -> None: ...
+
+    @property
+    def leaves_out_bad_steps(self) -> bool:
+        return False
 
 
 def run(
@@ -337,3 +341,17 @@ def test_a_stop_in_the_middle_of_a_step_still_tells_of_the_one_before(
         reads_late=True,
     )
     assert [result.step for result in found] == [1, 2]
+
+
+def test_numbers_are_read_late_only_by_one_accelerator_that_need_not_know_them_first(
+    make_model: MakeModel,
+) -> None:
+    model = make_model()
+    optimizer = build_optimizer(model, OptimizerConfig())
+    alone = Runtime(torch.device("cuda"), torch.float32)
+    assert may_read_late(alone, model, optimizer)
+    assert not may_read_late(RUNTIME, model, optimizer)
+    assert not may_read_late(replace(alone, world_size=2), model, optimizer)
+    assert not may_read_late(alone, model, PlainDescent(model))
+    model.dtype = torch.float16
+    assert not may_read_late(alone, model, optimizer)

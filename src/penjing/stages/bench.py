@@ -22,7 +22,7 @@ from penjing.model.size import flops_per_token, parameters, published_flops_per_
 from penjing.runtime import keep_compiled_code, measured_peak
 from penjing.stages.calibration import Opened, open_untrained, random_batches
 from penjing.stages.horizon import rows_per_step
-from penjing.train.loop import train_steps
+from penjing.train.loop import may_read_late, train_steps
 from penjing.train.objectives import next_token
 from penjing.train.optimizer import build_optimizer
 
@@ -115,7 +115,7 @@ def _run(
         microbatch_rows=opened.microbatch_rows,
         schedule=lambda _: 0.01,
         max_grad_norm=section.optimizer.max_grad_norm,
-        reads_late=runtime.device.type == "cuda" and optimizer.leaves_out_bad_steps,
+        reads_late=may_read_late(runtime, model, optimizer),
     )
     for _ in range(WARM_UP_STEPS):
         next(results)

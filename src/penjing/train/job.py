@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic
 
-import torch
-
 from penjing.artifacts.lines import LineLog
 from penjing.artifacts.progress import Progress
 from penjing.artifacts.records import SampleRecord
@@ -18,7 +16,7 @@ from penjing.model.language_model import LanguageModel
 from penjing.runtime import Runtime
 from penjing.train.checkpoint import TokenizerBundle
 from penjing.train.journal import Tracker
-from penjing.train.loop import BatchT, Objective
+from penjing.train.loop import BatchT, Objective, may_read_late
 from penjing.train.optimizer import Optimizer
 
 
@@ -78,11 +76,8 @@ class FitJob(Generic[BatchT]):
 
     @property
     def reads_late(self) -> bool:
-        """Whether the loop may read a step's numbers when the next step is under way. Not where
-        that gains nothing, where several ranks or float16 must know them first, or where the
-        step's batch is asked about.
+        """Whether the loop is to read a step's numbers when the next step is under way: not where
+        probes ask about the step's batch.
         """
-        alone = self.runtime.device.type == "cuda" and self.runtime.world_size == 1
-        known = any(probe.instant for probe in self.probes)
-        judged_there = self.optimizer.leaves_out_bad_steps
-        return alone and judged_there and self.model.compute_dtype != torch.float16 and not known
+        asked = any(probe.instant for probe in self.probes)
+        return may_read_late(self.runtime, self.model, self.optimizer) and not asked

@@ -44,8 +44,11 @@ class Updater(Protocol):
     """Applies the gradients to the weights; `train.optimizer.Optimizer` is one.
 
     With `good`, a () tensor of the device, a step of which it is false changes nothing; whether it
-    was is told by `settle` before the next step.
+    was is told by `settle` before the next step. `leaves_out_bad_steps`: whether it can do that.
     """
+
+    @property
+    def leaves_out_bad_steps(self) -> bool: ...
 
     def step(self, factor: float, good: Tensor | None = None) -> None: ...
 
@@ -106,6 +109,15 @@ class LossScale:
             self.value, self.good_steps = self.value * 2, 0
 
 
+def may_read_late(runtime: Runtime, model: LanguageModel, optimizer: Updater) -> bool:
+    """Whether `train_steps` may be asked to read late: it gains nothing on a CPU, and several ranks
+    or float16 must know a step's numbers first.
+    """
+    alone = runtime.device.type == "cuda" and runtime.world_size == 1
+    scaled = model.compute_dtype == torch.float16
+    return alone and not scaled and optimizer.leaves_out_bad_steps
+
+
 def train_steps(
     model: LanguageModel,
     optimizer: Updater,
@@ -139,7 +151,7 @@ def train_steps(
         max_grad_norm: gradients are scaled down to this norm.
         watch: what else may keep a step from the weights.
         loss_scale: of float16; it follows the steps.
-        reads_late: for one rank without `loss_scale`; see `_update_late`.
+        reads_late: only where `may_read_late`; see `_update_late`.
 
     Raises:
         DataError: the batches ended early.
