@@ -20,7 +20,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from penjing.errors import ConfigError, PenjingError
-from penjing.process import memory_bytes, peak_memory_bytes, started_ranks
+from penjing.process import keep_freed_memory, memory_bytes, peak_memory_bytes, started_ranks
 
 PROBED = ("float32", "bfloat16")
 """float16 is never chosen, only asked for: it needs its loss scaled, and CPUs are slow at it."""
@@ -254,6 +254,7 @@ def open_runtime(
         recorded = None
     threads = threads or (recorded.threads if recorded else _cores_of_a_rank())
     torch.set_num_threads(threads)
+    keep_freed_memory()
     # On accelerators it would refuse operators that attention needs; there, bits may differ.
     torch.use_deterministic_algorithms(name == "cpu")
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
