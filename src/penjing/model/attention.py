@@ -45,8 +45,9 @@ def rotation(positions_BT: Tensor, head_dim: int, theta: float, dtype: torch.dty
 
 
 def rotate(x_BTHK: Tensor, angles: Rotation) -> Tensor:
-    cos, sin = angles
-    return x_BTHK * cos + x_BTHK.roll(x_BTHK.shape[-1] // 2, -1) * sin
+    # As halves that change places: `roll` over the last dimension is compiled to scalar code.
+    halves, cos, sin = (x.unflatten(-1, (2, -1)) for x in (x_BTHK, *angles))
+    return (halves * cos + halves.flip(-2) * sin).flatten(-2)
 
 
 def document_starts(document_ids_BT: Tensor) -> Tensor:
