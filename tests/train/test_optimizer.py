@@ -54,7 +54,9 @@ def test_orthogonalization_moves_singular_values_close_to_one(
     assert not orthogonalize(torch.zeros(shape), coefficients, torch.float32).any()
 
 
-def test_a_narrow_matrix_takes_three_iterations_and_a_wide_one_five() -> None:
+def test_a_narrow_matrix_takes_three_iterations_and_their_missing_length_and_a_wide_one_five() -> (
+    None
+):
     sizes = {"narrow": (384, 500), "wide": (385, 385)}
     matrices = {name: Parameter(torch.zeros(size)) for name, size in sizes.items()}
     muon = Muon(matrices, learning_rate=1.0, weight_decay=0.0, dtype=torch.float32)
@@ -65,7 +67,23 @@ def test_a_narrow_matrix_takes_three_iterations_and_a_wide_one_five() -> None:
         gradient = matrices[name].grad
         assert gradient is not None
         wanted = -orthogonalize(gradient[None], coefficients, torch.float32)[0]
+        if name == "narrow":
+            wanted *= 384**0.5 / wanted.norm()
         torch.testing.assert_close(matrices[name].detach(), wanted)
+
+
+def test_an_update_is_lengthened_by_no_more_than_what_few_iterations_may_have_left_out() -> None:
+    ones = torch.zeros(2, 12, 20)
+    ones[0, 0, 0] = 1.0  # of rank one: a whole orthogonal matrix's norm would be 3.5
+    matrix = Parameter(torch.zeros(12, 20))
+    muon = Muon({"a": matrix}, learning_rate=1.0, weight_decay=0.0, dtype=torch.float32)
+    matrix.grad = ones[0].clone()
+    muon.step(1.0, momentum=0.0)
+    assert 1.0 < matrix.detach().norm() < 1.6
+    before = matrix.detach().clone()
+    matrix.grad = ones[1]
+    muon.step(1.0, momentum=0.0)
+    assert torch.equal(matrix.detach(), before)
 
 
 @pytest.mark.parametrize("shape", [(3, 12, 40), (2, 40, 12), (2, 12, 16), (1, 24, 24)])

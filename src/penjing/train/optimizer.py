@@ -43,6 +43,12 @@ tenth off it (docs/notebook.md). A wider matrix has more of its norm in small si
 SAFETY = 1.02
 """Singular values must not exceed 1 when the iteration begins, in bfloat16 too."""
 
+LENGTHENED = 1.4
+"""Most by which `_lengthened` makes an update longer: three iterations leave it 0.72 to 0.79 of an
+orthogonal matrix's norm on square matrices of training and 0.86 to 0.93 on others, five 0.97 to
+1.01 (docs/notebook.md).
+"""
+
 EXACT_DTYPES = (torch.float32, torch.float64)
 """Those in which the small product of a long matrix may stand for the matrix."""
 
@@ -144,9 +150,12 @@ class Muon:
             if good is not None:
                 gradients = gradients.where(good, 0.0)
             buffer.lerp_(gradients, _if(good, 1 - momentum, 0.0, buffer))
+            coefficients = self._iterations(buffer)
             update = self._orthogonalize(
-                gradients.lerp_(buffer, momentum), self._iterations(buffer), self._dtype
+                gradients.lerp_(buffer, momentum), coefficients, self._dtype
             ).to(buffer.dtype)
+            if coefficients is SHORT_POLAR_EXPRESS:
+                update = _lengthened(update)
             if squares is not None:
                 update = _evened(update, squares, good)
             if good is not None:
@@ -184,6 +193,14 @@ def _if(good: Tensor | None, value: float, otherwise: float, like: Tensor) -> An
     if good is None:
         return value
     return torch.where(good, like.new_full((), value), like.new_full((), otherwise))
+
+
+def _lengthened(update: Tensor) -> Tensor:
+    """The update with an orthogonal matrix's norm, if that is near: a rate then means the same
+    after three iterations, which leave small singular values small, as after five.
+    """
+    missing = min(update.shape[-2:]) ** 0.5 / update.norm(dim=(-2, -1), keepdim=True)
+    return update * missing.clamp(max=LENGTHENED)
 
 
 def _evened(update: Tensor, squares: Tensor, good: Tensor | None) -> Tensor:
