@@ -46,7 +46,7 @@ def rotation(positions_BT: Tensor, head_dim: int, theta: float, dtype: torch.dty
 
 def rotate(x_BTHK: Tensor, angles: Rotation) -> Tensor:
     # As halves that change places: `roll` over the last dimension is compiled to scalar code.
-    halves, cos, sin = (x.unflatten(-1, (2, -1)) for x in (x_BTHK, *angles))
+    halves, cos, sin = (x.reshape(*x.shape[:-1], 2, -1) for x in (x_BTHK, *angles))
     return (halves * cos + halves.flip(-2) * sin).flatten(-2)
 
 

@@ -199,7 +199,8 @@ def _lengthened(update: Tensor) -> Tensor:
     """The update with an orthogonal matrix's norm, if that is near: a rate then means the same
     after three iterations, which leave small singular values small, as after five.
     """
-    missing = min(update.shape[-2:]) ** 0.5 / update.norm(dim=(-2, -1), keepdim=True)
+    length: Tensor = update.norm(dim=(-2, -1), keepdim=True)
+    missing: Tensor = min(update.shape[-2:]) ** 0.5 / length
     return update * missing.clamp(max=LENGTHENED)
 
 
