@@ -139,7 +139,7 @@ class TrainingConfig(SampledConfig):
         None, "the stage's length: training time, by the speed measured at its start", above=0
     )
     tokens_per_step: int = setting(
-        2048, "tokens of one update, over all ranks; default: grows with width", at_least=16
+        2560, "tokens of one update, over all ranks; default: grows with width", at_least=16
     )
     microbatch_rows: int | Literal["auto"] = setting(
         8,

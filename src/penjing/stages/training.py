@@ -104,12 +104,20 @@ def _trackers(context: StageContext, stage: str, runtime: Runtime) -> tuple[Trac
 def microbatch_rows(
     section: Section, model: LanguageModel, runtime: Runtime, rows_per_step: int
 ) -> int:
-    """The table's number, or for "auto" the most that memory holds by the memory model; the first
-    step confirms it, since the loop halves what does not fit.
+    """Rows of each of the equal parts into which a step is cut, so that one compiled shape serves
+    all: at most the table's number, or for "auto" the most that memory holds by the memory model;
+    the first step confirms it, since the loop halves what does not fit.
     """
-    if section.microbatch_rows != "auto":
-        return section.microbatch_rows
-    rows = rows_per_step // runtime.world_size
+    of_a_rank = max(1, rows_per_step // runtime.world_size)
+    if section.microbatch_rows == "auto":
+        rows = _fitting_rows(model, runtime, of_a_rank)
+    else:
+        rows = section.microbatch_rows
+    parts = -(-of_a_rank // rows)
+    return -(-of_a_rank // parts)
+
+
+def _fitting_rows(model: LanguageModel, runtime: Runtime, rows: int) -> int:
     context = model.shape.max_position_embeddings
     if runtime.device.type == "cpu":
         rows = min(rows, max(1, CPU_MICROBATCH_TOKENS // context))
