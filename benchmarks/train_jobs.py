@@ -105,11 +105,13 @@ def open_penjing(options: argparse.Namespace) -> tuple[torch.nn.Module, Step]:
     from penjing.model.build import build_model
     from penjing.model.compilation import compile_block
     from penjing.model.initialization import initialize
+    from penjing.process import keep_freed_memory
     from penjing.runtime import DTYPES, Runtime
     from penjing.train.loop import train_steps
     from penjing.train.objectives import next_token
     from penjing.train.optimizer import build_optimizer
 
+    keep_freed_memory()  # as `open_runtime` does
     shape = own_shape(options)
     model = build_model(shape, DTYPES[options.dtype])
     initialize(model, 1)
