@@ -11,7 +11,7 @@ from penjing.cli.main import main
 from penjing.config.loading import load_run
 from penjing.config.training import TrainingConfig
 from penjing.stages.calibration import at_depth
-from penjing.stages.forecast import disk_bytes, expected_loss
+from penjing.stages.forecast import disk_bytes, expected_loss, forecast
 from penjing.stages.plan import plan_run
 
 SMALL = Path(__file__).parents[1] / "small.toml"
@@ -83,3 +83,18 @@ def test_a_power_law_through_three_runs_is_asked_near_them(small_run: Path, tmp_
     assert error is not None
     assert error < 0.05
     assert expected_loss(config, tmp_path, "pretrain", 1e15) == (None, None)
+
+
+def test_without_a_calibration_memory_is_that_of_the_rows_that_a_step_has(
+    small_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("penjing.stages.forecast.CALIBRATION_SECONDS", 0.0)
+    found = []
+    for at_most in (1, 800):
+        config = load_run(SMALL, [f"pretrain.microbatch_rows={at_most}"])
+        facts = plan_run(config, SMALL.parent, small_run.parent)
+        planned = forecast(config, facts, facts.stages[0], small_run.parent)
+        assert planned is not None
+        found.append(planned.memory_bytes)
+    one_row, whole_step = found
+    assert one_row < whole_step < 8 * one_row

@@ -24,6 +24,7 @@ from penjing.runtime import Machine, Runtime, open_runtime
 from penjing.stages.calibration import STEPS, calibrate
 from penjing.stages.horizon import rows_per_step
 from penjing.stages.plan import RunFacts, StageFacts
+from penjing.stages.training import equal_part
 from penjing.stages.upkeep import manifest_digest
 
 MEASURED_ERRORS = 0.15, 0.10
@@ -138,10 +139,12 @@ def _rough_memory(
     config: RunConfig, section: TrainingConfig, runtime: Runtime, shape: ModelShape
 ) -> int:
     """As the memory model has it."""
-    auto = section.microbatch_rows == "auto"
+    rows = rows_per_step(section, shape)
+    if section.microbatch_rows != "auto":
+        rows = equal_part(rows, section.microbatch_rows)
     return training_bytes(
         shape,
-        rows_per_step(section, shape) if auto else int(section.microbatch_rows),
+        rows,
         shape.max_position_embeddings,
         keeps_attention=keeps_weights(runtime.device, runtime.dtype),
         checkpoints_blocks=config.runtime.gradient_checkpointing,

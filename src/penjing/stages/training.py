@@ -113,8 +113,13 @@ def microbatch_rows(
         rows = _fitting_rows(model, runtime, of_a_rank)
     else:
         rows = section.microbatch_rows
-    parts = -(-of_a_rank // rows)
-    return -(-of_a_rank // parts)
+    return equal_part(of_a_rank, rows)
+
+
+def equal_part(rows: int, at_most: int) -> int:
+    """Rows of the largest of the fewest parts, as equal as can be, of at most that many rows."""
+    parts = -(-rows // at_most)
+    return -(-rows // parts)
 
 
 def _fitting_rows(model: LanguageModel, runtime: Runtime, rows: int) -> int:
