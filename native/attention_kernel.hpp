@@ -9,62 +9,17 @@
 // with its units along each row; the right side of one, or a left side that stands transposed, has
 // them along each column: it is "deep". In float32 both are the same memory.
 #include "kernels.hpp"
+#include "products.hpp"
 #include "vectors.hpp"
 
 namespace penjing {
 namespace PENJING_ISA {
 namespace {
 
-constexpr int PANEL = 2 * LANES, TILE = 64, FULL = PENJING_ROWS;
-static_assert(TILE % PANEL == 0 && (TILE % FULL == 0 || TILE % FULL == 4) && FULL % DEPTH == 0);
+inline int64_t units_of(int64_t elements) { return (elements + DEPTH * STEP - 1) / (DEPTH * STEP) * STEP; }
 
 // Columns of a padded tile: the width up to the next panel.
 inline int64_t padded(int64_t width) { return (width + PANEL - 1) / PANEL * PANEL; }
-
-inline int64_t units_of(int64_t elements) { return (elements + DEPTH - 1) / DEPTH; }
-
-enum class Into { set, add };
-
-// `rows` x PANEL of C: A is (rows, depth), or (depth, rows) if it stands transposed.
-template <int rows, bool transposed, Into into>
-inline void product(const Unit* a, int64_t lda, const Unit* b, int64_t ldb, float* c, int64_t ldc, int64_t depth) {
-    Vector sum[rows][2];
-#pragma GCC unroll 16
-    for (int m = 0; m < rows; ++m) sum[m][0] = sum[m][1] = Vector{};
-    for (int64_t k = 0; k < depth; ++k) {
-#pragma GCC unroll 16
-        for (int m = 0; m < rows; ++m) {
-            const Unit factor = transposed ? a[k * lda + m] : a[m * lda + k];
-            sum[m][0] = multiply_add(sum[m][0], factor, b + k * ldb);
-            sum[m][1] = multiply_add(sum[m][1], factor, b + k * ldb + LANES);
-        }
-    }
-#pragma GCC unroll 16
-    for (int m = 0; m < rows; ++m) {
-        float* const to = c + m * ldc;
-        store(to, into == Into::add ? load(to) + sum[m][0] : sum[m][0]);
-        store(to + LANES, into == Into::add ? load(to + LANES) + sum[m][1] : sum[m][1]);
-    }
-}
-
-// What of a product is needed: on the diagonal a query sees no later key. `below`: C's columns up to
-// its row; `lower`: A is zero behind its diagonal (for its transpose: before it).
-enum class Part { whole, below, lower };
-
-// TILE x columns of C; `depth` in units.
-template <bool transposed, Into into>
-void products(const Unit* a, int64_t lda, const Unit* b, int64_t ldb, float* c, int64_t ldc, int64_t columns, int64_t depth, Part part) {
-    for (int64_t n = 0; n < columns; n += PANEL) {
-        int64_t m = part == Part::below ? n / FULL * FULL : 0;
-        for (; m < TILE; m += FULL) {
-            const int64_t from = transposed && part == Part::lower ? m / DEPTH : 0;
-            const int64_t to = !transposed && part == Part::lower ? std::min<int64_t>(depth, (m + FULL) / DEPTH) : depth;
-            const Unit* const left = transposed ? a + from * lda + m : a + m * lda;
-            const auto step = m + FULL <= TILE ? product<FULL, transposed, into> : product<4, transposed, into>;
-            step(left, lda, b + from * ldb + n, ldb, c + m * ldc + n, ldc, to - from);
-        }
-    }
-}
 
 // One tile of queries against one of keys: which keys each query sees, as columns [from, to).
 struct Sight {
@@ -97,11 +52,9 @@ void pack(const Strided<Element>& x, int64_t b, int64_t h, const AttentionShape&
     for (int64_t r = 0; r < TILE; ++r, to += columns) {
         const int64_t filled = first + r < s.tokens ? s.width : 0;
         const Element* const from = filled ? x.at(b, first + r, h) : nullptr;
-        if (scale == 1.0f) {
-            std::copy(from, from + filled, to);
-        } else {
-            for (int64_t c = 0; c < filled; ++c) to[c] = narrowed(widened(from[c]) * scale);
-        }
+        int64_t c = 0;
+        for (; c + LANES <= filled; c += LANES) store(to + c, load(from + c) * scale);
+        for (; c < filled; ++c) to[c] = narrowed(widened(from[c]) * scale);
         std::fill(to + filled, to + columns, Element{});
     }
 }
@@ -109,22 +62,17 @@ void pack(const Strided<Element>& x, int64_t b, int64_t h, const AttentionShape&
 // The same transposed, (units of the width, TILE).
 void pack_transposed(const Strided<Element>& x, int64_t b, int64_t h, const AttentionShape& s, int64_t first, Unit* to) {
     const int64_t rows = std::min<int64_t>(TILE, s.tokens - first), whole = s.width / DEPTH;
-    if (rows < TILE || s.width % DEPTH) std::fill(to, to + units_of(s.width) * TILE, Unit{});
+    if (rows < TILE || units_of(s.width) * DEPTH > s.width) std::fill(to, to + units_of(s.width) * TILE, Unit{});
+    const int64_t even = TRANSPOSES ? rows / LANES * LANES : 0, across = whole / LANES * LANES;
+    for (int64_t r = 0; r < even; r += LANES) {
+        for (int64_t c = 0; c < across; c += LANES) {
+            transpose(x.at(b, first + r, h) + c * DEPTH, x.token * sizeof(Element), to + c * TILE + r, TILE);
+        }
+    }
     for (int64_t r = 0; r < rows; ++r) {
         const Element* const from = x.at(b, first + r, h);
-        for (int64_t c = 0; c < whole; ++c) std::memcpy(to + c * TILE + r, from + c * DEPTH, sizeof(Unit));
+        for (int64_t c = r < even ? across : 0; c < whole; ++c) std::memcpy(to + c * TILE + r, from + c * DEPTH, sizeof(Unit));
         if (s.width % DEPTH) std::memcpy(to + whole * TILE + r, from + whole * DEPTH, sizeof(Element));
-    }
-}
-
-// A computed tile as the left side of a product: in float32 the tile itself.
-const Unit* narrowed(const float* tile, Unit* to) {
-    if constexpr (DEPTH == 1) {
-        return reinterpret_cast<const Unit*>(tile);
-    } else {
-        Element* const place = reinterpret_cast<Element*>(to);
-        for (int64_t c = 0; c < TILE * TILE; c += LANES) store(place + c, load(tile + c));
-        return to;
     }
 }
 
@@ -153,42 +101,67 @@ void pack_deep(const Strided<Element>& x, int64_t b, int64_t h, const AttentionS
     deep(packed, columns, to);
 }
 
+// The highest score of each query. Where it is possible rows become columns, so that a vector has one
+// number for each query, instead of meeting within itself.
+void find_highest(const float* scores, float* highest) {
+    alignas(64) float rows[LANES * LANES], turned[LANES * LANES];
+    for (int64_t r = 0; r < TILE; r += LANES) {
+        for (int64_t n = 0; n < LANES; ++n) {
+            Vector most = load(scores + (r + n) * TILE);
+            for (int64_t c = LANES; c < TILE; c += LANES) most = higher(most, load(scores + (r + n) * TILE + c));
+            if constexpr (TRANSPOSES) {
+                store(rows + n * LANES, most);
+            } else {
+                highest[r + n] = max_of(most);
+            }
+        }
+        if constexpr (TRANSPOSES) {
+            transpose(rows, LANES * sizeof(float), reinterpret_cast<Unit*>(turned), LANES);
+            Vector most = load(turned);
+            for (int64_t n = 1; n < LANES; ++n) most = higher(most, load(turned + n * LANES));
+            store(highest + r, most);
+        }
+    }
+}
+
 // The running softmax of a tile of queries (arXiv:2205.14135, algorithm 1).
 struct Running {
-    float most[TILE], total[TILE];
+    float most[TILE], totals[TILE * LANES];
 
     Running() {
         std::fill(most, most + TILE, -std::numeric_limits<float>::infinity());
-        std::fill(total, total + TILE, 0.0f);
+        std::fill(totals, totals + TILE * LANES, 0.0f);
     }
     // Scores become weights; what was summed in `out` before is scaled to the new maximum.
-    void add(float* scores, float* out, int64_t columns) {
-        for (int64_t r = 0; r < TILE; ++r, scores += TILE, out += columns) {
-            Vector most_v = load(scores);
-            for (int64_t c = LANES; c < TILE; c += LANES) {
-                const Vector x = load(scores + c);
-                most_v = x > most_v ? x : most_v;
-            }
-            const float before = most[r], now = std::max(before, max_of(most_v));
-            if (now == -std::numeric_limits<float>::infinity()) {
-                std::fill(scores, scores + TILE, 0.0f);
-                continue;
-            }
-            Vector sum{};
-            for (int64_t c = 0; c < TILE; c += LANES) {
-                const Vector weight = exponential(load(scores + c) - now);
-                store(scores + c, weight);
+    void add(const float* scores, Element* weights, float* out, int64_t columns) {
+        float scales[TILE], highest[TILE];
+        find_highest(scores, highest);
+        for (int64_t r = 0; r < TILE; r += LANES) {
+            const Vector before = load(most + r), now = higher(before, load(highest + r));
+            store(most + r, now);
+            const Vector seen = now > -std::numeric_limits<float>::infinity() ? now : Vector{};
+            store(highest + r, seen);
+            store(scales + r, exponential(before - seen, 0.0f));
+        }
+        for (int64_t r = 0; r < TILE; ++r) {
+            Vector sum = load(totals + r * LANES) * scales[r];
+            for (int64_t c = r * TILE; c < (r + 1) * TILE; c += LANES) {
+                const Vector weight = exponential(load(scores + c), highest[r]);
+                store(weights + c, weight);
                 sum += weight;
             }
-            const float scale = std::exp(before - now);
-            most[r] = now;
-            total[r] = total[r] * scale + sum_of(sum);
-            if (scale != 1.0f) {
-                for (int64_t c = 0; c < columns; c += LANES) store(out + c, load(out + c) * scale);
-            }
+            store(totals + r * LANES, sum);
+            if (scales[r] == 1.0f) continue;
+            for (int64_t c = r * columns; c < (r + 1) * columns; c += LANES) store(out + c, load(out + c) * scales[r]);
         }
     }
 };
+
+void write_row(const float* from, float scale, int64_t width, Element* to) {
+    int64_t c = 0;
+    for (; c + LANES <= width; c += LANES) store(to + c, load(from + c) * scale);
+    for (; c < width; ++c) to[c] = narrowed(from[c] * scale);
+}
 
 int64_t tiles_of(const AttentionShape& s) { return (s.tokens + TILE - 1) / TILE; }
 
@@ -197,14 +170,15 @@ int64_t forward_scratch(const AttentionShape& s) {
 }
 
 void forward_unit(const AttentionForward<Element>& f, int64_t b, int64_t n, float* scratch) {
+    [[maybe_unused]] const Registers registers;
     const AttentionShape& s = f.shape;
     const int64_t columns = padded(s.width), tiles = tiles_of(s), group = s.heads / s.kv_heads;
     const int64_t width = units_of(s.width), across = columns / DEPTH, tile = TILE * columns;
     const int64_t* const starts = s.starts + b * s.tokens;
     float* const out = scratch;
     float* const scores = out + tile;
-    Unit* const weights = reinterpret_cast<Unit*>(scores + TILE * TILE);
-    Unit* const query = weights + TILE * TILE;
+    Unit* const weights = reinterpret_cast<Unit*>(scores) + (DEPTH == 1 ? 0 : TILE * TILE);
+    Unit* const query = reinterpret_cast<Unit*>(scores) + 2 * TILE * TILE;
     Unit* const staging = query + tile;
     Unit* const keys = staging + tile;
     Unit* const values = keys + tiles * TILE * width;
@@ -224,14 +198,14 @@ void forward_unit(const AttentionForward<Element>& f, int64_t b, int64_t n, floa
                 const Part seen = i == j ? Part::below : Part::whole, weighed = i == j ? Part::lower : Part::whole;
                 products<false, Into::set>(query, across, keys + j * TILE * width, TILE, scores, TILE, TILE, width, seen);
                 sight.fill(scores, -std::numeric_limits<float>::infinity());
-                running.add(scores, out, columns);
-                products<false, Into::add>(narrowed(scores, weights), TILE / DEPTH, values + j * tile, columns, out, columns, columns, TILE / DEPTH, weighed);
+                running.add(scores, reinterpret_cast<Element*>(weights), out, columns);
+                products<false, Into::add>(weights, TILE / DEPTH, values + j * tile, columns, out, columns, columns, TILE / DEPTH, weighed);
             }
             for (int64_t r = 0; r < std::min<int64_t>(TILE, s.tokens - i * TILE); ++r) {
                 const int64_t t = i * TILE + r;
-                Element* const to = f.out + ((b * s.tokens + t) * s.heads + h) * s.width;
-                for (int64_t c = 0; c < s.width; ++c) to[c] = narrowed(out[r * columns + c] / running.total[r]);
-                f.logsums[(b * s.heads + h) * s.tokens + t] = running.most[r] + std::log(running.total[r]);
+                const float total = sum_of(load(running.totals + r * LANES));
+                write_row(out + r * columns, 1.0f / total, s.width, f.out + ((b * s.tokens + t) * s.heads + h) * s.width);
+                f.logsums[(b * s.heads + h) * s.tokens + t] = running.most[r] + std::log(total);
             }
         }
     }
@@ -279,34 +253,32 @@ void pack_head(const AttentionBackward<Element>& f, int64_t b, int64_t h, int64_
     }
 }
 
-// Weights and gradients of the scores of one tile, from scores and gradients of the weights.
-void differentiate(float* scores, float* grads, const float* logsum, const float* inner, const Sight& sight) {
-    for (int64_t r = 0; r < TILE; ++r) {
-        for (int64_t c = r * TILE; c < (r + 1) * TILE; c += LANES) {
-            store(scores + c, exponential(load(scores + c) - logsum[r]));
-        }
-    }
-    sight.fill(scores, 0.0f);
-    for (int64_t r = 0; r < TILE; ++r) {
-        for (int64_t c = r * TILE; c < (r + 1) * TILE; c += LANES) {
-            store(grads + c, load(scores + c) * (load(grads + c) - inner[r]));
-        }
-    }
+// Weights, and gradients of the scores, of one tile, from scores and gradients of the weights.
+void differentiate(float* scores, float* grads, const float* logsum, const float* inner, const Sight& sight, Unit* weights, Unit* slopes) {
+    sight.fill(scores, -std::numeric_limits<float>::infinity());
     sight.fill(grads, 0.0f);  // what was never computed may be NaN, and 0 x NaN is NaN
+    for (int64_t r = 0; r < TILE; ++r) {
+        for (int64_t c = r * TILE; c < (r + 1) * TILE; c += LANES) {
+            const Vector weight = exponential(load(scores + c), logsum[r]);
+            const Vector slope = weight * (load(grads + c) - inner[r]);
+            store(reinterpret_cast<Element*>(weights) + c, weight);
+            store(reinterpret_cast<Element*>(slopes) + c, slope);
+        }
+    }
 }
 
 void write(const float* from, int64_t columns, float scale, const AttentionShape& s, int64_t first, int64_t heads, int64_t b, int64_t h, Element* to) {
     for (int64_t r = 0; r < std::min<int64_t>(TILE, s.tokens - first); ++r) {
-        Element* const place = to + ((b * s.tokens + first + r) * heads + h) * s.width;
-        for (int64_t c = 0; c < s.width; ++c) place[c] = narrowed(from[r * columns + c] * scale);
+        write_row(from + r * columns, scale, s.width, to + ((b * s.tokens + first + r) * heads + h) * s.width);
     }
 }
 
 int64_t backward_scratch(const AttentionShape& s) {
-    return s.heads / s.kv_heads * head_scratch(s) + TILE * (2 * units_of(s.width) + 4 * padded(s.width) + 4 * TILE);
+    return s.heads / s.kv_heads * head_scratch(s) + TILE * (2 * units_of(s.width) + 4 * padded(s.width) + 5 * TILE);
 }
 
 void backward_unit(const AttentionBackward<Element>& f, int64_t b, int64_t n, float* scratch) {
+    [[maybe_unused]] const Registers registers;
     const AttentionShape& s = f.shape;
     const int64_t columns = padded(s.width), tiles = tiles_of(s), group = s.heads / s.kv_heads;
     const int64_t* const starts = s.starts + b * s.tokens;
@@ -317,8 +289,10 @@ void backward_unit(const AttentionBackward<Element>& f, int64_t b, int64_t n, fl
     float* const grad_values = grad_keys + tile;
     float* const scores = grad_values + tile;
     float* const grads = scores + square;
-    Unit* const squares = reinterpret_cast<Unit*>(grads + square);
-    Unit* const keys = squares + 2 * square;
+    Unit* const squares = reinterpret_cast<Unit*>(scores);
+    Unit* const weights = squares + (DEPTH == 1 ? 0 : 2 * square);
+    Unit* const slopes = weights + square;
+    Unit* const keys = squares + 5 * square;
     Unit* const staging = keys + tile;
     Unit* const keys_across = staging + tile;
     Unit* const values_across = keys_across + TILE * width;
@@ -335,12 +309,11 @@ void backward_unit(const AttentionBackward<Element>& f, int64_t b, int64_t n, fl
                 const Head head = head_of(scratch, s, g);
                 products<false, Into::set>(head.query + i * tile, across, keys_across, TILE, scores, TILE, TILE, width, seen);
                 products<false, Into::set>(head.grad + i * tile, across, values_across, TILE, grads, TILE, TILE, width, seen);
-                differentiate(scores, grads, head.logsum + i * TILE, head.inner + i * TILE, sight);
-                const Unit* const weights = deep(narrowed(scores, squares), TILE, squares + square);
-                products<true, Into::add>(weights, TILE, head.grad_deep + i * tile, columns, grad_values, columns, columns, depth, weighed);
-                const Unit* const slopes = narrowed(grads, squares);
+                differentiate(scores, grads, head.logsum + i * TILE, head.inner + i * TILE, sight, weights, slopes);
+                const Unit* const weights_deep = deep(weights, TILE, squares + 4 * square);
+                products<true, Into::add>(weights_deep, TILE, head.grad_deep + i * tile, columns, grad_values, columns, columns, depth, weighed);
                 products<false, Into::add>(slopes, depth, keys, columns, head.grad_query + i * tile, columns, columns, depth, weighed);
-                const Unit* const slopes_deep = deep(slopes, TILE, squares + square);
+                const Unit* const slopes_deep = deep(slopes, TILE, squares + 4 * square);
                 products<true, Into::add>(slopes_deep, TILE, head.query_deep + i * tile, columns, grad_keys, columns, columns, depth, weighed);
             }
         }

@@ -12,16 +12,13 @@ void loss_of_row(const HeadLoss<Element>& f, int64_t row, float* powers) {
     float most = -std::numeric_limits<float>::infinity();
     if (whole) {
         Vector highest = load(logits);
-        for (int64_t c = LANES; c < whole; c += LANES) {
-            const Vector x = load(logits + c);
-            highest = x > highest ? x : highest;
-        }
+        for (int64_t c = LANES; c < whole; c += LANES) highest = higher(highest, load(logits + c));
         most = max_of(highest);
     }
     for (int64_t c = whole; c < f.columns; ++c) most = std::max(most, widened(logits[c]));
     Vector sums{};
     for (int64_t c = 0; c < whole; c += LANES) {
-        const Vector power = exponential(load(logits + c) - most);
+        const Vector power = exponential(load(logits + c), most);
         store(powers + c, power);
         sums += power;
     }

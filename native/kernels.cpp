@@ -7,6 +7,11 @@
 
 #include <stdexcept>
 #include <string>
+#if defined(PENJING_AMX)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 namespace penjing {
 
@@ -27,29 +32,44 @@ using LogSums = nb::ndarray<float, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 using Starts = Matrix<const int64_t>;
 
 struct Choice {
-    const char* name;
+    const char* float32_name;
     const Kernels<float>* float32;
+    const char* bfloat16_name;
     const Kernels<uint16_t>* bfloat16;
 };
+
+#if defined(PENJING_AMX)
+// Whether the processor multiplies tiles of bfloat16 and the system lets this process do it.
+bool has_tiles() {
+    unsigned a, b, c, d;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+    constexpr unsigned BFLOAT16 = 1u << 22, TILES = 1u << 24;
+    if (!(d & BFLOAT16) || !(d & TILES)) return false;
+    constexpr long REQUEST = 0x1023, TILE_DATA = 18;  // Linux: Documentation/arch/x86/xstate.rst
+    return syscall(SYS_arch_prctl, REQUEST, TILE_DATA) == 0;
+}
+#endif
 
 Choice best() {
 #if defined(PENJING_X86)
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx512f")) {
-        const Kernels<uint16_t>* bfloat16 = nullptr;
 #if defined(PENJING_AVX512BF16)
         if (__builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vl") &&
-            __builtin_cpu_supports("avx512bw")) {
-            bfloat16 = &avx512bf16::KERNELS;
+            __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq")) {
+#if defined(PENJING_AMX)
+            if (has_tiles()) return {"avx512", &avx512::KERNELS, "amx", &amx::KERNELS};
+#endif
+            return {"avx512", &avx512::KERNELS, "bfloat16", &avx512bf16::KERNELS};
         }
 #endif
-        return {"avx512", &avx512::KERNELS, bfloat16};
+        return {"avx512", &avx512::KERNELS, "", nullptr};
     }
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
-        return {"avx2", &avx2::KERNELS, nullptr};
+        return {"avx2", &avx2::KERNELS, "", nullptr};
     }
 #endif
-    return {"plain", &plain::KERNELS, nullptr};
+    return {"plain", &plain::KERNELS, "", nullptr};
 }
 
 const Choice CHOICE = best();
@@ -158,8 +178,8 @@ void define(nb::module_& module) {
 
 NB_MODULE(_kernels, module) {
     module.doc() = "Attention inside documents and the head's loss, for this processor's instructions.";
-    module.attr("INSTRUCTIONS") = std::string(penjing::CHOICE.name);
-    module.attr("BFLOAT16") = penjing::CHOICE.bfloat16 != nullptr;
+    module.attr("INSTRUCTIONS") = std::string(penjing::CHOICE.float32_name);
+    module.attr("BFLOAT16") = std::string(penjing::CHOICE.bfloat16_name);
     penjing::define<float>(module);
     penjing::define<uint16_t>(module);
 }

@@ -64,5 +64,6 @@ namespace plain { extern const Kernels<float> KERNELS; }
 namespace avx2 { extern const Kernels<float> KERNELS; }
 namespace avx512 { extern const Kernels<float> KERNELS; }
 namespace avx512bf16 { extern const Kernels<uint16_t> KERNELS; }
+namespace amx { extern const Kernels<uint16_t> KERNELS; }
 
 }  // namespace penjing

@@ -1,6 +1,7 @@
 // What the kernels share. A file that includes it says for which instruction set it is compiled
 // (PENJING_ISA), how many floats a vector holds (PENJING_LANES), how many rows of a product stay in
-// registers (PENJING_ROWS, by 2 vectors), and with PENJING_BFLOAT16 that tensors hold bfloat16.
+// registers (PENJING_ROWS, by 2 vectors), with PENJING_BFLOAT16 that tensors hold bfloat16, and with
+// PENJING_AMX that the processor multiplies tiles.
 #pragma once
 
 #include <algorithm>
@@ -14,8 +15,12 @@
 #include <system_error>
 #include <thread>
 #include <vector>
-#if defined(PENJING_BFLOAT16)
+#if PENJING_LANES == 16
+#pragma GCC diagnostic push  // GCC 12 warns of its own header: its bug 105593
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
 #include <immintrin.h>
+#pragma GCC diagnostic pop
 #endif
 
 namespace penjing {
@@ -29,6 +34,7 @@ typedef int32_t Integers __attribute__((vector_size(4 * LANES), aligned(4), may_
 
 inline Vector load(const float* from) { return *reinterpret_cast<const Vector*>(from); }
 inline void store(float* to, Vector x) { *reinterpret_cast<Vector*>(to) = x; }
+inline Vector higher(Vector x, Vector y) { return x > y ? x : y; }
 
 // An element is what tensors hold; a unit is what a product takes at once along its depth.
 #if defined(PENJING_BFLOAT16)
@@ -75,8 +81,25 @@ inline Vector multiply_add(Vector sum, Unit factor, const Unit* from) { return s
 
 constexpr int DEPTH = sizeof(Unit) / sizeof(Element);
 
-// e^x for x <= 88 or so, 0 below -87; relative error 2e-7. Source: Cephes, expf.
-inline Vector exponential(Vector x) {
+#if defined(PENJING_BFLOAT16)
+// e^(x - less), at most e^88 or so, 0 below e^-87, relative error 4e-6: bfloat16 rounds by 4e-3. The
+// polynomial is 2^x's minimax between 0 and 1.
+inline Vector exponential(Vector x, float less) {
+    constexpr float LOG2_E = 1.44269504f;
+    const Vector power = x * LOG2_E - less * LOG2_E;
+    const __mmask16 counts = _mm512_cmp_ps_mask((__m512)power, _mm512_set1_ps(-126.0f), _CMP_GE_OQ);
+    const Vector rest = (Vector)_mm512_reduce_ps((__m512)power, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+    Vector y = Vector{} + 1.353416792e-02f;
+    y = y * rest + 5.201146061e-02f;
+    y = y * rest + 2.414427569e-01f;
+    y = y * rest + 6.930038345e-01f;
+    y = y * rest + 1.000002593e+00f;
+    return (Vector)_mm512_maskz_scalef_ps(counts, (__m512)y, (__m512)power);
+}
+#else
+// e^(x - less), at most e^88 or so, 0 below e^-87, relative error 2e-7. Source: Cephes, expf.
+inline Vector exponential(Vector x, float less) {
+    x = x - less;
     const Vector low = Vector{} - 87.0f;
     const Vector bounded = x < low ? low : x;
     constexpr float SHIFT = 12582912.0f;  // 1.5 x 2^23: adding it rounds to an integer
@@ -95,18 +118,68 @@ inline Vector exponential(Vector x) {
     const Integers power = ((Integers)shifted - (bias - 127)) << 23;
     return x < low ? Vector{} : y * (Vector)power;
 }
+#endif
 
+// The halves meet until one number is left: one after the other would be one long wait.
 inline float sum_of(Vector x) {
-    float total = 0;
-    for (int lane = 0; lane < LANES; ++lane) total += x[lane];
-    return total;
+    float lanes[LANES];
+    store(lanes, x);
+    for (int half = LANES / 2; half > 0; half /= 2) {
+        for (int lane = 0; lane < half; ++lane) lanes[lane] += lanes[lane + half];
+    }
+    return lanes[0];
 }
 
 inline float max_of(Vector x) {
-    float most = x[0];
-    for (int lane = 1; lane < LANES; ++lane) most = x[lane] > most ? x[lane] : most;
-    return most;
+    float lanes[LANES];
+    store(lanes, x);
+    for (int half = LANES / 2; half > 0; half /= 2) {
+        for (int lane = 0; lane < half; ++lane) lanes[lane] = std::max(lanes[lane], lanes[lane + half]);
+    }
+    return lanes[0];
 }
+
+#if PENJING_LANES == 16
+constexpr bool TRANSPOSES = true;
+
+// 16 x 16 units change rows and columns: neighbours, pairs, fours and eights in turn.
+// `from_stride` in bytes.
+inline void transpose(const void* from, int64_t from_stride, Unit* to, int64_t to_stride) {
+    __m512i x[16], y[16];
+#pragma GCC unroll 16
+    for (int n = 0; n < 16; ++n) x[n] = _mm512_loadu_si512(static_cast<const char*>(from) + n * from_stride);
+#pragma GCC unroll 16
+    for (int n = 0; n < 16; n += 2) {
+        y[n] = _mm512_unpacklo_epi32(x[n], x[n + 1]);
+        y[n + 1] = _mm512_unpackhi_epi32(x[n], x[n + 1]);
+    }
+#pragma GCC unroll 16
+    for (int n = 0; n < 16; n += 4) {
+        x[n] = _mm512_unpacklo_epi64(y[n], y[n + 2]);
+        x[n + 1] = _mm512_unpackhi_epi64(y[n], y[n + 2]);
+        x[n + 2] = _mm512_unpacklo_epi64(y[n + 1], y[n + 3]);
+        x[n + 3] = _mm512_unpackhi_epi64(y[n + 1], y[n + 3]);
+    }
+#pragma GCC unroll 16
+    for (int n = 0; n < 4; ++n) {
+        y[n] = _mm512_shuffle_i32x4(x[n], x[n + 4], 0x88);
+        y[n + 4] = _mm512_shuffle_i32x4(x[n], x[n + 4], 0xdd);
+        y[n + 8] = _mm512_shuffle_i32x4(x[n + 8], x[n + 12], 0x88);
+        y[n + 12] = _mm512_shuffle_i32x4(x[n + 8], x[n + 12], 0xdd);
+    }
+#pragma GCC unroll 16
+    for (int n = 0; n < 4; ++n) {
+        _mm512_storeu_si512(to + n * to_stride, _mm512_shuffle_i32x4(y[n], y[n + 8], 0x88));
+        _mm512_storeu_si512(to + (n + 4) * to_stride, _mm512_shuffle_i32x4(y[n + 4], y[n + 12], 0x88));
+        _mm512_storeu_si512(to + (n + 8) * to_stride, _mm512_shuffle_i32x4(y[n], y[n + 8], 0xdd));
+        _mm512_storeu_si512(to + (n + 12) * to_stride, _mm512_shuffle_i32x4(y[n + 4], y[n + 12], 0xdd));
+    }
+}
+#else
+constexpr bool TRANSPOSES = false;
+
+inline void transpose(const void*, int64_t, Unit*, int64_t) {}
+#endif
 
 class Scratch {
   public:

@@ -1,7 +1,7 @@
 from torch import Tensor
 
 INSTRUCTIONS: str
-BFLOAT16: bool
+BFLOAT16: str
 
 def attend(
     q: Tensor,

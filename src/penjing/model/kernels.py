@@ -20,9 +20,10 @@ HAS_COMPILED = find_spec("penjing.model._kernels") is not None  # mypy takes it 
 if HAS_COMPILED:
     from penjing.model import _kernels
 
-CPU_KERNELS = _kernels.INSTRUCTIONS + "+bfloat16" * _kernels.BFLOAT16 if HAS_COMPILED else "torch"
+CPU_KERNELS = f"{_kernels.INSTRUCTIONS}+{_kernels.BFLOAT16}".strip("+") if HAS_COMPILED else "torch"
 """What our own kernels use on this CPU: "avx512", "avx2", "plain", with "+bfloat16" where products
-of bfloat16 are instructions; "torch" if they were not compiled.
+of bfloat16 are instructions and "+amx" where those of whole tiles are; "torch" if they were not
+compiled.
 """
 
 CHUNK_LOGITS, DEVICE_CHUNK_LOGITS = 2**22, 2**27
@@ -39,7 +40,7 @@ def has_kernels(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether our own kernels compute in this dtype on this device."""
     if not HAS_COMPILED or device.type != "cpu":
         return False
-    return dtype == torch.float32 or (dtype == torch.bfloat16 and _kernels.BFLOAT16)
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and _kernels.BFLOAT16 != "")
 
 
 def for_kernel(x: Tensor) -> Tensor:
