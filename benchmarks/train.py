@@ -74,18 +74,21 @@ def compare(
     options: argparse.Namespace,
     dtype: str,
 ) -> None:
-    """All rounds, and the table. The peak is measured in each: neighbours can halve it."""
+    """All rounds, and the table. The peak is the highest of all that are measured, two beside each
+    of our runs: neighbours can halve it.
+    """
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in systems}
     peaks = []
     for _ in range(options.rounds):
-        peaks.append(measured_peak(torch.device("cpu"), dtype, ""))
         for name, (python, words, environment) in systems.items():
+            if name.startswith("penjing"):
+                peaks.append(measured_peak(torch.device("cpu"), dtype, ""))
             found[name].append(measured(python, words, environment, rows, shape, options.steps))
     cost = flops_per_token(
         ModelConfig(depth=6, hidden_size=256, intermediate_size=704).shape(8192), TOKENS
     )
-    peak = statistics.median(peaks)
-    print(f"peak {spread(peaks, 0)} GFLOP/s")
+    peak = max(peaks)
+    print(f"peak {peak:,.0f} GFLOP/s (found {spread(peaks, 0)})")
     print("| system | parameters | tokens/s | ours by theirs | share of the peak | first step |")
     print("|---|---|---|---|---|---|")
     for name, rounds in found.items():

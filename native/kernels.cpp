@@ -28,6 +28,8 @@ template <class T>
 using Matrix = nb::ndarray<T, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 template <class T>
 using Column = nb::ndarray<T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+template <class T>
+using Flat = nb::ndarray<T, nb::c_contig, nb::device::cpu>;
 using LogSums = nb::ndarray<float, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 using Starts = Matrix<const int64_t>;
 
@@ -164,11 +166,31 @@ void lose(Matrix<T> logits, const Column<const int64_t>& targets, const Column<c
 }
 
 template <class T>
+void open_gate(const Flat<const T>& gate, const Flat<const T>& up, Flat<T> out, int threads) {
+    check(up.size(), gate.size());
+    check(out.size(), gate.size());
+    nb::gil_scoped_release release;
+    kernels<T>().gate_forward({int64_t(gate.size()), gate.data(), up.data(), nullptr, out.data(), nullptr, nullptr, threads});
+}
+
+template <class T>
+void differentiate_gate(const Flat<const T>& grad, const Flat<const T>& gate, const Flat<const T>& up, Flat<T> grad_gate,
+                        Flat<T> grad_up, int threads) {
+    for (const size_t size : {grad.size(), up.size(), grad_gate.size(), grad_up.size()}) check(size, gate.size());
+    nb::gil_scoped_release release;
+    kernels<T>().gate_backward({int64_t(gate.size()), gate.data(), up.data(), grad.data(), nullptr, grad_gate.data(),
+                                grad_up.data(), threads});
+}
+
+template <class T>
 void define(nb::module_& module) {
     using namespace nanobind::literals;
     module.def("attend", &attend<T>, "q"_a, "k"_a, "v"_a, "starts"_a, "out"_a, "logsums"_a, "threads"_a);
     module.def("differentiate", &differentiate<T>, "grad"_a, "q"_a, "k"_a, "v"_a, "starts"_a, "out"_a,
                "logsums"_a, "grad_q"_a, "grad_k"_a, "grad_v"_a, "threads"_a);
+    module.def("open_gate", &open_gate<T>, "gate"_a, "up"_a, "out"_a, "threads"_a);
+    module.def("differentiate_gate", &differentiate_gate<T>, "grad"_a, "gate"_a, "up"_a, "grad_gate"_a, "grad_up"_a,
+               "threads"_a);
     module.def("head_loss", &lose<T>, "logits"_a, "targets"_a, "weights"_a, "losses"_a, "threads"_a);
 }
 

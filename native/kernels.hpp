@@ -53,11 +53,22 @@ struct HeadLoss {
     int threads;
 };
 
+// `out`: silu(gate) x up of each element (arXiv:2002.05202); backward, the gradients of both from `grad`.
+template <class T>
+struct Gate {
+    int64_t size;
+    const T *gate, *up, *grad;
+    T *out, *grad_gate, *grad_up;
+    int threads;
+};
+
 template <class T>
 struct Kernels {
     void (*attention_forward)(const AttentionForward<T>&);
     void (*attention_backward)(const AttentionBackward<T>&);
     void (*head_loss)(const HeadLoss<T>&);
+    void (*gate_forward)(const Gate<T>&);
+    void (*gate_backward)(const Gate<T>&);
 };
 
 namespace plain { extern const Kernels<float> KERNELS; }

@@ -120,6 +120,15 @@ inline Vector exponential(Vector x, float less) {
 }
 #endif
 
+// 1 / x: in bfloat16 to 6e-5, a sixtieth of its rounding.
+inline Vector reciprocal(Vector x) {
+#if defined(PENJING_BFLOAT16)
+    return (Vector)_mm512_rcp14_ps((__m512)x);
+#else
+    return 1.0f / x;
+#endif
+}
+
 // The halves meet until one number is left: one after the other would be one long wait.
 inline float sum_of(Vector x) {
     float lanes[LANES];

@@ -5,7 +5,7 @@ from torch.nn import functional
 
 from penjing.model import kernels
 from penjing.model.attention import document_starts
-from penjing.model.kernels import chunk_loss, rms_norm, weighted_loss
+from penjing.model.kernels import chunk_loss, rms_norm, swiglu, weighted_loss
 
 
 def _random(*size: int, seed: int) -> Tensor:
@@ -97,3 +97,38 @@ def test_a_target_outside_the_vocabulary_is_refused(target: int) -> None:
     targets[3] = target
     with pytest.raises(ValueError, match="outside the vocabulary"):
         chunk_loss(logits, targets, weights, None)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 7), (2, 48), (130, 257)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
+def test_the_gate_and_its_gradients_equal_torch_s_in_double_precision(
+    size: tuple[int, ...], dtype: torch.dtype, tolerance: float
+) -> None:
+    gate, up = (_random(*size, seed=n).detach().mul(4).to(dtype).requires_grad_() for n in (1, 2))
+    grad = _random(*size, seed=3).detach().to(dtype)
+    wide = [x.detach().double().requires_grad_() for x in (gate, up)]
+    twin = functional.silu(wide[0]) * wide[1]
+    wanted = (twin, *torch.autograd.grad(twin, wide, grad.double()))
+    out = swiglu(gate, up)
+    found = (out, *torch.autograd.grad(out, (gate, up), grad))
+    for have, want in zip(found, wanted, strict=True):
+        torch.testing.assert_close(have.double(), want, atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.parametrize("extreme", [-1e30, -200.0, 200.0, 1e30])
+def test_a_gate_far_from_zero_is_shut_or_open(extreme: float) -> None:
+    for dtype in (torch.float32, torch.bfloat16):
+        gate = torch.full((33,), extreme, dtype=dtype, requires_grad=True)
+        out = swiglu(gate, torch.ones(33, dtype=dtype))
+        (grad,) = torch.autograd.grad(out.sum(), gate)
+        torch.testing.assert_close(out.detach(), gate.detach().clamp(min=0), atol=1e-6, rtol=1e-2)
+        torch.testing.assert_close(grad, (gate.detach() > 0).to(dtype), atol=1e-6, rtol=1e-2)
+
+
+def test_a_gate_that_is_not_a_number_stays_visible() -> None:
+    for dtype in (torch.float32, torch.bfloat16):
+        gate = torch.tensor([float("nan"), float("inf"), 1.0], dtype=dtype, requires_grad=True)
+        out = swiglu(gate, torch.ones(3, dtype=dtype))
+        assert out.isfinite().tolist() == [False, False, True], dtype
+        (grad,) = torch.autograd.grad(out.float().nan_to_num().sum(), gate)
+        assert not grad[:2].isfinite().any(), dtype

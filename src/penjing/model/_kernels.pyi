@@ -25,6 +25,15 @@ def differentiate(
     grad_v: Tensor,
     threads: int,
 ) -> None: ...
+def open_gate(gate: Tensor, up: Tensor, out: Tensor, threads: int) -> None: ...
+def differentiate_gate(
+    grad: Tensor,
+    gate: Tensor,
+    up: Tensor,
+    grad_gate: Tensor,
+    grad_up: Tensor,
+    threads: int,
+) -> None: ...
 def head_loss(
     logits: Tensor,
     targets: Tensor,

@@ -1,5 +1,5 @@
-"""Norm and head loss with backward passes written by hand, because torch is slow there on a CPU,
-and what there is of our own compiled kernels (native/).
+"""Norm, gate and head loss with backward passes written by hand, because torch is slow there on a
+CPU, and what there is of our own compiled kernels (native/).
 
 Measured on two CPU cores in docs/notebook.md. Elsewhere than on a CPU torch's own norm is taken;
 tests hold both against each other. Attention is `model.causal`'s. No weights are made here.
@@ -61,6 +61,66 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
         return out
     wide = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
     return functional.rms_norm(wide, weight.shape, weight.to(wide.dtype), eps).to(x.dtype)
+
+
+def swiglu(gate: Tensor, up: Tensor) -> Tensor:
+    """silu(gate) x up. Source: arXiv:2002.05202, equation 6, before the last product.
+
+    In training our own kernel does it: torch takes twice as long, and in bfloat16 what its compiler
+    makes of it does too.
+    """
+    compiled_well = torch.compiler.is_compiling() and gate.dtype != torch.bfloat16
+    if gate.requires_grad and has_kernels(gate.device, gate.dtype) and not compiled_well:
+        out: Tensor = _open_gate(gate, up)
+        return out
+    return functional.silu(gate) * up
+
+
+@torch.library.custom_op("penjing::swiglu", mutates_args=())
+def _open_gate(gate: Tensor, up: Tensor) -> Tensor:
+    out = gate.new_empty(gate.shape)
+    gate, up = _flat(gate), _flat(up)
+    _kernels.open_gate(gate, up, _flat(out), torch.get_num_threads())
+    return out
+
+
+@torch.library.custom_op("penjing::swiglu_backward", mutates_args=())
+def _differentiate_gate(grad: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
+    grads = gate.new_empty(gate.shape), up.new_empty(up.shape)
+    grad, gate, up, grad_gate, grad_up = (_flat(x) for x in (grad, gate, up, *grads))
+    threads = torch.get_num_threads()
+    _kernels.differentiate_gate(grad, gate, up, grad_gate, grad_up, threads)
+    return grads
+
+
+def _flat(x: Tensor) -> Tensor:
+    return for_kernel(x.contiguous())
+
+
+@_open_gate.register_fake
+def _(gate: Tensor, up: Tensor) -> Tensor:
+    del up
+    return gate.new_empty(gate.shape)
+
+
+@_differentiate_gate.register_fake
+def _(grad: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
+    del grad
+    return gate.new_empty(gate.shape), up.new_empty(up.shape)
+
+
+def _keep_inputs(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    del output
+    ctx.save_for_backward(*inputs)
+
+
+def _backward_gate(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+    gate, up = ctx.saved_tensors
+    grad_gate, grad_up = _differentiate_gate(grad, gate, up)
+    return grad_gate, grad_up
+
+
+_open_gate.register_autograd(_backward_gate, setup_context=_keep_inputs)
 
 
 def chunk_loss(

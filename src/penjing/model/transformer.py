@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from penjing.config.model import ModelShape
 from penjing.model.attention import Attend, Attention, Rotation, rotate, rotation
+from penjing.model.kernels import swiglu
 from penjing.model.language_model import LanguageModel, Matrix, RMSNorm
 
 
@@ -51,7 +52,7 @@ class Mlp(nn.Module):
         self.down_proj = Matrix(shape.hidden_size, shape.intermediate_size)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        out: Tensor = self.down_proj(functional.silu(self.gate_proj(x_BTD)) * self.up_proj(x_BTD))
+        out: Tensor = self.down_proj(swiglu(self.gate_proj(x_BTD), self.up_proj(x_BTD)))
         return out
 
 
