@@ -87,7 +87,7 @@ constexpr int DEPTH = sizeof(Unit) / sizeof(Element);
 inline Vector exponential(Vector x, float less) {
     constexpr float LOG2_E = 1.44269504f;
     const Vector power = x * LOG2_E - less * LOG2_E;
-    const __mmask16 counts = _mm512_cmp_ps_mask((__m512)power, _mm512_set1_ps(-126.0f), _CMP_GE_OQ);
+    const __mmask16 counts = _mm512_cmp_ps_mask((__m512)power, _mm512_set1_ps(-126.0f), _CMP_NLT_UQ);
     const Vector rest = (Vector)_mm512_reduce_ps((__m512)power, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
     Vector y = Vector{} + 1.353416792e-02f;
     y = y * rest + 5.201146061e-02f;

@@ -111,3 +111,16 @@ def test_attention_on_another_device_has_the_same_shape() -> None:
     (q, k, v), starts = _inputs(70, 2, 16, torch.float32)
     out = causal_attention(q.to("meta"), k.to("meta"), v.to("meta"), starts.to("meta"))
     assert out.shape == q.shape
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("tokens", [20, 150])
+def test_a_key_that_is_not_a_number_spoils_every_query_that_sees_it_and_no_other(
+    tokens: int, dtype: torch.dtype
+) -> None:
+    (q, k, v), starts = _inputs(tokens, 2, 32, dtype)
+    k.detach()[1, 7, :, 3] = float("nan")
+    out = causal_attention(q, k, v, starts)
+    spoiled = out.isnan().flatten(2).any(-1)
+    assert not spoiled[0].any()
+    assert spoiled[1].tolist() == [token >= 7 for token in range(tokens)]
