@@ -1,4 +1,4 @@
-// The softmax of the head, its loss and its gradient, in place of the logits.
+// The softmax of the head, its loss and its gradient, in place of the logits; and sums of gradients.
 #include "kernels.hpp"
 #include "vectors.hpp"
 
@@ -34,6 +34,16 @@ void loss_of_row(const HeadLoss<Element>& f, int64_t row, float* powers) {
 
 void head_loss(const HeadLoss<Element>& f) {
     in_parallel(f.rows, f.threads, f.columns, [&](int64_t row, float* powers) { loss_of_row(f, row, powers); });
+}
+
+void add(const Addition<Element>& f) {
+    constexpr int64_t BLOCK = 1 << 15;
+    in_parallel((f.size + BLOCK - 1) / BLOCK, f.threads, 1, [&](int64_t block, float*) {
+        int64_t at = block * BLOCK;
+        const int64_t end = std::min(f.size, at + BLOCK);
+        for (; at + LANES <= end; at += LANES) store(f.sum + at, load(f.sum + at) + load(f.x + at));
+        for (; at < end; ++at) f.sum[at] += widened(f.x[at]);
+    });
 }
 
 }  // namespace

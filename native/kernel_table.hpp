@@ -4,4 +4,4 @@
 #include "head_loss_kernel.hpp"
 
 const penjing::Kernels<penjing::PENJING_ISA::Element> penjing::PENJING_ISA::KERNELS{
-    attention_forward, attention_backward, head_loss, gate_forward, gate_backward};
+    attention_forward, attention_backward, head_loss, add, gate_forward, gate_backward};

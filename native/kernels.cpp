@@ -166,6 +166,13 @@ void lose(Matrix<T> logits, const Column<const int64_t>& targets, const Column<c
 }
 
 template <class T>
+void add(Flat<float> sum, const Flat<const T>& x, int threads) {
+    check(x.size(), sum.size());
+    nb::gil_scoped_release release;
+    kernels<T>().add({int64_t(x.size()), x.data(), sum.data(), threads});
+}
+
+template <class T>
 void open_gate(const Flat<const T>& gate, const Flat<const T>& up, Flat<T> out, int threads) {
     check(up.size(), gate.size());
     check(out.size(), gate.size());
@@ -188,6 +195,7 @@ void define(nb::module_& module) {
     module.def("attend", &attend<T>, "q"_a, "k"_a, "v"_a, "starts"_a, "out"_a, "logsums"_a, "threads"_a);
     module.def("differentiate", &differentiate<T>, "grad"_a, "q"_a, "k"_a, "v"_a, "starts"_a, "out"_a,
                "logsums"_a, "grad_q"_a, "grad_k"_a, "grad_v"_a, "threads"_a);
+    module.def("add", &add<T>, "sum"_a, "x"_a, "threads"_a);
     module.def("open_gate", &open_gate<T>, "gate"_a, "up"_a, "out"_a, "threads"_a);
     module.def("differentiate_gate", &differentiate_gate<T>, "grad"_a, "gate"_a, "up"_a, "grad_gate"_a, "grad_up"_a,
                "threads"_a);

@@ -62,11 +62,21 @@ struct Gate {
     int threads;
 };
 
+// `x` is added to a sum in float32.
+template <class T>
+struct Addition {
+    int64_t size;
+    const T* x;
+    float* sum;
+    int threads;
+};
+
 template <class T>
 struct Kernels {
     void (*attention_forward)(const AttentionForward<T>&);
     void (*attention_backward)(const AttentionBackward<T>&);
     void (*head_loss)(const HeadLoss<T>&);
+    void (*add)(const Addition<T>&);
     void (*gate_forward)(const Gate<T>&);
     void (*gate_backward)(const Gate<T>&);
 };

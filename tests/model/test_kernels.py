@@ -47,6 +47,22 @@ def test_the_head_s_loss_and_its_gradients_do_not_depend_on_chunks(
             torch.testing.assert_close(found, want)
 
 
+def test_the_head_s_gradient_is_summed_in_float32_where_the_model_computes_in_bfloat16(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hidden, head = (_random(n, 33, seed=n).detach() for n in (50, 11))
+    narrow = hidden.bfloat16().requires_grad_(), head.float().requires_grad_()
+    wide = narrow[0].detach().double().requires_grad_(), head.requires_grad_()
+    targets, weights = torch.arange(50) % 11, torch.linspace(0, 1, 50)
+    monkeypatch.setattr("penjing.model.kernels.CHUNK_LOGITS", 7 * 11)
+    found = torch.autograd.grad(weighted_loss(*narrow, targets, weights), narrow)
+    losses = functional.cross_entropy(wide[0] @ wide[1].T, targets, reduction="none")
+    wanted = torch.autograd.grad((losses * weights).sum(), wide)
+    assert found[1].dtype == torch.float32
+    for have, want in zip(found, wanted, strict=True):
+        torch.testing.assert_close(have.double(), want, atol=3e-2, rtol=3e-2)
+
+
 def _chunk(rows: int, columns: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     logits = (_random(rows, columns, seed=8).detach() * 4).to(dtype)
     targets = torch.arange(rows)[:, None] * 7 % columns
