@@ -190,16 +190,43 @@ void differentiate_gate(const Flat<const T>& grad, const Flat<const T>& gate, co
 }
 
 template <class T>
+void normalize(const Matrix<const T>& x, const Column<const float>& weight, double eps, Matrix<T> out, Column<float> scales,
+               int threads) {
+    check(weight.size(), x.shape(1));
+    check(out.size(), x.size());
+    check(scales.size(), x.shape(0));
+    nb::gil_scoped_release release;
+    kernels<T>().norm_forward({int64_t(x.shape(0)), int64_t(x.shape(1)), x.data(), weight.data(), float(eps), out.data(),
+                               scales.data(), threads});
+}
+
+template <class T>
+void differentiate_norm(const Matrix<const T>& grad, const Matrix<const T>& x, const Column<const float>& weight,
+                        const Column<const float>& scales, Matrix<T> grad_x, Column<float> grad_weight, int threads) {
+    for (const size_t size : {grad.size(), grad_x.size()}) check(size, x.size());
+    for (const size_t size : {weight.size(), grad_weight.size()}) check(size, x.shape(1));
+    check(scales.size(), x.shape(0));
+    nb::gil_scoped_release release;
+    kernels<T>().norm_backward({int64_t(x.shape(0)), int64_t(x.shape(1)), grad.data(), x.data(), weight.data(),
+                                scales.data(), grad_x.data(), grad_weight.data(), threads});
+}
+
+template <class T>
 void define(nb::module_& module) {
     using namespace nanobind::literals;
-    module.def("attend", &attend<T>, "q"_a, "k"_a, "v"_a, "starts"_a, "out"_a, "logsums"_a, "threads"_a);
-    module.def("differentiate", &differentiate<T>, "grad"_a, "q"_a, "k"_a, "v"_a, "starts"_a, "out"_a,
-               "logsums"_a, "grad_q"_a, "grad_k"_a, "grad_v"_a, "threads"_a);
-    module.def("add", &add<T>, "sum"_a, "x"_a, "threads"_a);
-    module.def("open_gate", &open_gate<T>, "gate"_a, "up"_a, "out"_a, "threads"_a);
-    module.def("differentiate_gate", &differentiate_gate<T>, "grad"_a, "gate"_a, "up"_a, "grad_gate"_a, "grad_up"_a,
+    // A converted array would be a copy: results written to it are lost.
+    const auto array = [](const char* name) { return nb::arg(name).noconvert(); };
+    module.def("attend", &attend<T>, array("q"), array("k"), array("v"), array("starts"), array("out"), array("logsums"), "threads"_a);
+    module.def("differentiate", &differentiate<T>, array("grad"), array("q"), array("k"), array("v"), array("starts"), array("out"),
+               array("logsums"), array("grad_q"), array("grad_k"), array("grad_v"), "threads"_a);
+    module.def("normalize", &normalize<T>, array("x"), array("weight"), "eps"_a, array("out"), array("scales"), "threads"_a);
+    module.def("differentiate_norm", &differentiate_norm<T>, array("grad"), array("x"), array("weight"), array("scales"), array("grad_x"),
+               array("grad_weight"), "threads"_a);
+    module.def("add", &add<T>, array("sum"), array("x"), "threads"_a);
+    module.def("open_gate", &open_gate<T>, array("gate"), array("up"), array("out"), "threads"_a);
+    module.def("differentiate_gate", &differentiate_gate<T>, array("grad"), array("gate"), array("up"), array("grad_gate"), array("grad_up"),
                "threads"_a);
-    module.def("head_loss", &lose<T>, "logits"_a, "targets"_a, "weights"_a, "losses"_a, "threads"_a);
+    module.def("head_loss", &lose<T>, array("logits"), array("targets"), array("weights"), array("losses"), "threads"_a);
 }
 
 }  // namespace

@@ -71,12 +71,36 @@ struct Addition {
     int threads;
 };
 
+// `out`: each row of (rows, width) by its root mean square, times weight; `scales`: what rows were scaled by.
+template <class T>
+struct NormForward {
+    int64_t rows, width;
+    const T* x;
+    const float* weight;
+    float eps;
+    T* out;
+    float* scales;
+    int threads;
+};
+
+template <class T>
+struct NormBackward {
+    int64_t rows, width;
+    const T *grad, *x;
+    const float *weight, *scales;
+    T* grad_x;
+    float* grad_weight;
+    int threads;
+};
+
 template <class T>
 struct Kernels {
     void (*attention_forward)(const AttentionForward<T>&);
     void (*attention_backward)(const AttentionBackward<T>&);
     void (*head_loss)(const HeadLoss<T>&);
     void (*add)(const Addition<T>&);
+    void (*norm_forward)(const NormForward<T>&);
+    void (*norm_backward)(const NormBackward<T>&);
     void (*gate_forward)(const Gate<T>&);
     void (*gate_backward)(const Gate<T>&);
 };

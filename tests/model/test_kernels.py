@@ -148,3 +148,45 @@ def test_a_gate_that_is_not_a_number_stays_visible() -> None:
         assert out.isfinite().tolist() == [False, False, True], dtype
         (grad,) = torch.autograd.grad(out.float().nan_to_num().sum(), gate)
         assert not grad[:2].isfinite().any(), dtype
+
+
+@pytest.mark.skipif(not kernels.HAS_COMPILED, reason="no compiled kernels")
+def test_a_kernel_refuses_what_it_would_have_to_convert() -> None:
+    from penjing.model import _kernels
+
+    half, wide, weight = torch.ones(2, 4).half(), torch.ones(2, 4), torch.ones(4)
+    with pytest.raises(TypeError, match="incompatible function arguments"):
+        _kernels.normalize(wide, weight, 1e-6, half, torch.empty(2), 1)
+    with pytest.raises(TypeError, match="incompatible function arguments"):
+        _kernels.normalize(wide, weight.double(), 1e-6, wide, torch.empty(2), 1)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 8), (7, 33), (3, 700, 64)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 3e-2)])
+def test_the_compiled_norm_and_its_gradients_equal_torch_s_in_double_precision(
+    size: tuple[int, ...], dtype: torch.dtype, tolerance: float
+) -> None:
+    x = _random(*size, seed=1).detach().to(dtype).requires_grad_()
+    weight = _random(size[-1], seed=2).detach().float().requires_grad_()
+    grad = _random(*size, seed=3).detach().to(dtype)
+    wide = x.detach().double().requires_grad_(), weight.detach().double().requires_grad_()
+    twin = functional.rms_norm(wide[0], wide[1].shape, wide[1], 1e-6)
+    wanted = (twin, *torch.autograd.grad(twin, wide, grad.double()))
+    out = rms_norm(x, weight, 1e-6)
+    found = (out, *torch.autograd.grad(out, (x, weight), grad))
+    for have, want in zip(found, wanted, strict=True):
+        torch.testing.assert_close(have.double(), want, atol=tolerance, rtol=tolerance)
+
+
+def test_the_norm_s_gradient_has_the_same_bits_with_any_number_of_threads() -> None:
+    threads, found = torch.get_num_threads(), []
+    x, weight = torch.randn(3000, 64).requires_grad_(), torch.randn(64).requires_grad_()
+    try:
+        for number in (1, 2, 3):
+            torch.set_num_threads(number)
+            out = rms_norm(x, weight, 1e-6)
+            found.append(torch.autograd.grad(out.square().sum(), (x, weight)))
+    finally:
+        torch.set_num_threads(threads)
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))

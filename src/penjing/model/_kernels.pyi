@@ -25,6 +25,18 @@ def differentiate(
     grad_v: Tensor,
     threads: int,
 ) -> None: ...
+def normalize(
+    x: Tensor, weight: Tensor, eps: float, out: Tensor, scales: Tensor, threads: int
+) -> None: ...
+def differentiate_norm(
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    scales: Tensor,
+    grad_x: Tensor,
+    grad_weight: Tensor,
+    threads: int,
+) -> None: ...
 def add(sum: Tensor, x: Tensor, threads: int) -> None: ...
 def open_gate(gate: Tensor, up: Tensor, out: Tensor, threads: int) -> None: ...
 def differentiate_gate(

@@ -1,8 +1,8 @@
 """Norm, gate and head loss with backward passes written by hand, because torch is slow there on a
-CPU, and what there is of our own compiled kernels (native/).
+CPU: by our own compiled kernels (native/) in the dtypes that these have, or by torch.
 
 Measured on two CPU cores in docs/notebook.md. Elsewhere than on a CPU torch's own norm is taken;
-tests hold both against each other. Attention is `model.causal`'s. No weights are made here.
+tests hold all against each other. Attention is `model.causal`'s. No weights are made here.
 
 P positions, D hidden size, V vocabulary.
 """
@@ -56,11 +56,64 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """
     # A compiler fuses the plain form with what is around it.
     if x.device.type == "cpu" and not torch.compiler.is_compiling():
+        if has_kernels(x.device, x.dtype) and weight.dtype == torch.float32:
+            out: Tensor = _normalize(x, weight, eps)[0]
+            return out
         apply: Any = _RmsNorm.apply
-        out: Tensor = apply(x, weight, eps)
+        out = apply(x, weight, eps)
         return out
     wide = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
     return functional.rms_norm(wide, weight.shape, weight.to(wide.dtype), eps).to(x.dtype)
+
+
+@torch.library.custom_op("penjing::rms_norm", mutates_args=())
+def _normalize(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """The normalized rows, and what each was scaled by, for the backward pass."""
+    out, scales = x.new_empty(x.shape), weight.new_empty(x.numel() // x.shape[-1])
+    threads = torch.get_num_threads()
+    _kernels.normalize(_rows(x), weight.detach(), eps, _rows(out), scales, threads)
+    return out, scales
+
+
+@torch.library.custom_op("penjing::rms_norm_backward", mutates_args=())
+def _differentiate_norm(
+    grad: Tensor, x: Tensor, weight: Tensor, scales: Tensor
+) -> tuple[Tensor, Tensor]:
+    grads = x.new_empty(x.shape), weight.new_empty(weight.shape)
+    given, threads = (_rows(grad), _rows(x), weight.detach(), scales), torch.get_num_threads()
+    _kernels.differentiate_norm(*given, _rows(grads[0]), grads[1], threads)
+    return grads
+
+
+@_normalize.register_fake
+def _(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    del eps
+    return x.new_empty(x.shape), weight.new_empty(x.numel() // x.shape[-1])
+
+
+@_differentiate_norm.register_fake
+def _(grad: Tensor, x: Tensor, weight: Tensor, scales: Tensor) -> tuple[Tensor, Tensor]:
+    del grad, scales
+    return x.new_empty(x.shape), weight.new_empty(weight.shape)
+
+
+def _keep_for_norm(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    x, weight, _ = inputs
+    ctx.save_for_backward(x, weight, output[1])
+
+
+def _backward_norm(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None]:
+    x, weight, scales = ctx.saved_tensors
+    grad_x, grad_weight = _differentiate_norm(grad, x, weight, scales)
+    return grad_x, grad_weight, None
+
+
+_normalize.register_autograd(_backward_norm, setup_context=_keep_for_norm)
+
+
+def _rows(x: Tensor) -> Tensor:
+    """(rows, width), as kernels take it."""
+    return for_kernel(x.contiguous().view(-1, x.shape[-1]))
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
