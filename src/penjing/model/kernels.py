@@ -56,11 +56,9 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """
     # A compiler fuses the plain form with what is around it.
     if x.device.type == "cpu" and not torch.compiler.is_compiling():
-        if has_kernels(x.device, x.dtype) and weight.dtype == torch.float32:
-            out: Tensor = _normalize(x, weight, eps)[0]
-            return out
         apply: Any = _RmsNorm.apply
-        out = apply(x, weight, eps)
+        own = has_kernels(x.device, x.dtype) and weight.dtype == torch.float32
+        out: Tensor = _normalize(x, weight, eps)[0] if own else apply(x, weight, eps)
         return out
     wide = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
     return functional.rms_norm(wide, weight.shape, weight.to(wide.dtype), eps).to(x.dtype)
