@@ -52,9 +52,7 @@ void pack(const Strided<Element>& x, int64_t b, int64_t h, const AttentionShape&
     for (int64_t r = 0; r < TILE; ++r, to += columns) {
         const int64_t filled = first + r < s.tokens ? s.width : 0;
         const Element* const from = filled ? x.at(b, first + r, h) : nullptr;
-        int64_t c = 0;
-        for (; c + LANES <= filled; c += LANES) store(to + c, load(from + c) * scale);
-        for (; c < filled; ++c) to[c] = narrowed(widened(from[c]) * scale);
+        each_vector(0, filled, [&](int64_t c, int64_t count) { store_some(to + c, count, load_some(from + c, count) * scale); });
         std::fill(to + filled, to + columns, Element{});
     }
 }
@@ -158,9 +156,7 @@ struct Running {
 };
 
 void write_row(const float* from, float scale, int64_t width, Element* to) {
-    int64_t c = 0;
-    for (; c + LANES <= width; c += LANES) store(to + c, load(from + c) * scale);
-    for (; c < width; ++c) to[c] = narrowed(from[c] * scale);
+    each_vector(0, width, [&](int64_t c, int64_t count) { store_some(to + c, count, load_some(from + c, count) * scale); });
 }
 
 int64_t tiles_of(const AttentionShape& s) { return (s.tokens + TILE - 1) / TILE; }
@@ -244,11 +240,8 @@ void pack_head(const AttentionBackward<Element>& f, int64_t b, int64_t h, int64_
         const Element* const out = f.out.at(b, t, h);
         const Element* const grad = f.grad.at(b, t, h);
         Vector sums{};
-        int64_t c = 0;
-        for (; c + LANES <= s.width; c += LANES) sums += load(out + c) * load(grad + c);
-        float sum = sum_of(sums);
-        for (; c < s.width; ++c) sum += widened(out[c]) * widened(grad[c]);
-        to.inner[t] = sum;
+        each_vector(0, s.width, [&](int64_t c, int64_t count) { sums += load_some(out + c, count) * load_some(grad + c, count); });
+        to.inner[t] = sum_of(sums);
         to.logsum[t] = f.logsums[(b * s.heads + h) * s.tokens + t];
     }
 }

@@ -37,12 +37,8 @@ void head_loss(const HeadLoss<Element>& f) {
 }
 
 void add(const Addition<Element>& f) {
-    constexpr int64_t BLOCK = 1 << 15;
-    in_parallel((f.size + BLOCK - 1) / BLOCK, f.threads, 1, [&](int64_t block, float*) {
-        int64_t at = block * BLOCK;
-        const int64_t end = std::min(f.size, at + BLOCK);
-        for (; at + LANES <= end; at += LANES) store(f.sum + at, load(f.sum + at) + load(f.x + at));
-        for (; at < end; ++at) f.sum[at] += widened(f.x[at]);
+    each_vector_in_parallel(f.size, f.threads, [&](int64_t c, int64_t count) {
+        store_some(f.sum + c, count, load_some(f.sum + c, count) + load_some(f.x + c, count));
     });
 }
 

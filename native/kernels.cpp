@@ -1,4 +1,4 @@
-// The module `penjing.model._kernels`: attention and the head's loss, for this processor.
+// The module `penjing.model._kernels`: attention, norms, the gate and the head's loss, for this processor.
 #include "kernels.hpp"
 
 #include <nanobind/nanobind.h>
@@ -177,7 +177,7 @@ void open_gate(const Flat<const T>& gate, const Flat<const T>& up, Flat<T> out, 
     check(up.size(), gate.size());
     check(out.size(), gate.size());
     nb::gil_scoped_release release;
-    kernels<T>().gate_forward({int64_t(gate.size()), gate.data(), up.data(), nullptr, out.data(), nullptr, nullptr, threads});
+    kernels<T>().gate_forward({int64_t(gate.size()), gate.data(), up.data(), out.data(), threads});
 }
 
 template <class T>
@@ -185,29 +185,28 @@ void differentiate_gate(const Flat<const T>& grad, const Flat<const T>& gate, co
                         Flat<T> grad_up, int threads) {
     for (const size_t size : {grad.size(), up.size(), grad_gate.size(), grad_up.size()}) check(size, gate.size());
     nb::gil_scoped_release release;
-    kernels<T>().gate_backward({int64_t(gate.size()), gate.data(), up.data(), grad.data(), nullptr, grad_gate.data(),
+    kernels<T>().gate_backward({int64_t(gate.size()), grad.data(), gate.data(), up.data(), grad_gate.data(),
                                 grad_up.data(), threads});
 }
 
 template <class T>
-void normalize(const Matrix<const T>& x, const Column<const float>& weight, double eps, Matrix<T> out, Column<float> scales,
+void normalize(const Flat<const T>& x, const Column<const float>& weight, double eps, Flat<T> out, Column<float> scales,
                int threads) {
-    check(weight.size(), x.shape(1));
+    check(scales.size() * weight.size(), x.size());
     check(out.size(), x.size());
-    check(scales.size(), x.shape(0));
     nb::gil_scoped_release release;
-    kernels<T>().norm_forward({int64_t(x.shape(0)), int64_t(x.shape(1)), x.data(), weight.data(), float(eps), out.data(),
+    kernels<T>().norm_forward({int64_t(scales.size()), int64_t(weight.size()), x.data(), weight.data(), float(eps), out.data(),
                                scales.data(), threads});
 }
 
 template <class T>
-void differentiate_norm(const Matrix<const T>& grad, const Matrix<const T>& x, const Column<const float>& weight,
-                        const Column<const float>& scales, Matrix<T> grad_x, Column<float> grad_weight, int threads) {
+void differentiate_norm(const Flat<const T>& grad, const Flat<const T>& x, const Column<const float>& weight,
+                        const Column<const float>& scales, Flat<T> grad_x, Column<float> grad_weight, int threads) {
     for (const size_t size : {grad.size(), grad_x.size()}) check(size, x.size());
-    for (const size_t size : {weight.size(), grad_weight.size()}) check(size, x.shape(1));
-    check(scales.size(), x.shape(0));
+    check(scales.size() * weight.size(), x.size());
+    check(grad_weight.size(), weight.size());
     nb::gil_scoped_release release;
-    kernels<T>().norm_backward({int64_t(x.shape(0)), int64_t(x.shape(1)), grad.data(), x.data(), weight.data(),
+    kernels<T>().norm_backward({int64_t(scales.size()), int64_t(weight.size()), grad.data(), x.data(), weight.data(),
                                 scales.data(), grad_x.data(), grad_weight.data(), threads});
 }
 
@@ -234,7 +233,7 @@ void define(nb::module_& module) {
 }  // namespace penjing
 
 NB_MODULE(_kernels, module) {
-    module.doc() = "Attention inside documents and the head's loss, for this processor's instructions.";
+    module.doc() = "Attention inside documents, norms, the gate and the head's loss, for this processor's instructions.";
     module.attr("INSTRUCTIONS") = std::string(penjing::CHOICE.float32_name);
     module.attr("BFLOAT16") = std::string(penjing::CHOICE.bfloat16_name);
     penjing::define<float>(module);

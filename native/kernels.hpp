@@ -53,12 +53,20 @@ struct HeadLoss {
     int threads;
 };
 
-// `out`: silu(gate) x up of each element (arXiv:2002.05202); backward, the gradients of both from `grad`.
+// `out`: silu(gate) x up of each element (arXiv:2002.05202).
 template <class T>
-struct Gate {
+struct GateForward {
     int64_t size;
-    const T *gate, *up, *grad;
-    T *out, *grad_gate, *grad_up;
+    const T *gate, *up;
+    T* out;
+    int threads;
+};
+
+template <class T>
+struct GateBackward {
+    int64_t size;
+    const T *grad, *gate, *up;
+    T *grad_gate, *grad_up;
     int threads;
 };
 
@@ -101,8 +109,8 @@ struct Kernels {
     void (*add)(const Addition<T>&);
     void (*norm_forward)(const NormForward<T>&);
     void (*norm_backward)(const NormBackward<T>&);
-    void (*gate_forward)(const Gate<T>&);
-    void (*gate_backward)(const Gate<T>&);
+    void (*gate_forward)(const GateForward<T>&);
+    void (*gate_backward)(const GateBackward<T>&);
 };
 
 namespace plain { extern const Kernels<float> KERNELS; }

@@ -9,47 +9,22 @@ namespace {
 // Rows that one thread does at a time: their number decides the order of sums, threads do not.
 int64_t norm_block(int64_t width) { return std::max<int64_t>(1, (1 << 15) / std::max<int64_t>(width, 1)); }
 
-// `work` does LANES elements from a place on, or those that are left. These too go through a vector: a
-// scalar loop that compilers vectorize in their way rounded 3 steps of 1,000 otherwise than the rest.
-template <class Work>
-inline void each_vector(int64_t width, const Work& work) {
-    int64_t c = 0;
-    for (; c + LANES <= width; c += LANES) work(c, LANES);
-    if (c < width) work(c, width - c);
-}
-
-template <class T>
-inline Vector load_some(const T* from, int64_t count) {
-    if (count == LANES) return load(from);
-    T room[LANES] = {};
-    std::copy(from, from + count, room);
-    return load(room);
-}
-
-template <class T>
-inline void store_some(T* to, int64_t count, Vector x) {
-    if (count == LANES) return store(to, x);
-    T room[LANES];
-    store(room, x);
-    std::copy(room, room + count, to);
-}
-
 void norm_forward_row(const NormForward<Element>& f, int64_t r) {
     const Element* const x = f.x + r * f.width;
     Vector squares{};
-    each_vector(f.width, [&](int64_t c, int64_t count) {
+    each_vector(0, f.width, [&](int64_t c, int64_t count) {
         const Vector y = load_some(x + c, count);
         squares += y * y;
     });
     const float scale = f.scales[r] = 1.0f / std::sqrt(sum_of(squares) / float(f.width) + f.eps);
-    each_vector(f.width, [&](int64_t c, int64_t count) {
+    each_vector(0, f.width, [&](int64_t c, int64_t count) {
         store_some(f.out + r * f.width + c, count, load_some(x + c, count) * scale * load_some(f.weight + c, count));
     });
 }
 
 void norm_forward(const NormForward<Element>& f) {
     const int64_t size = norm_block(f.width);
-    in_parallel((f.rows + size - 1) / size, f.threads, 1, [&](int64_t block, float*) {
+    in_parallel((f.rows + size - 1) / size, f.threads, 0, [&](int64_t block, float*) {
         for (int64_t r = block * size; r < std::min(f.rows, (block + 1) * size); ++r) norm_forward_row(f, r);
     });
 }
@@ -60,13 +35,13 @@ void norm_backward_row(const NormBackward<Element>& f, int64_t r, float* sums) {
     const Element* const grad = f.grad + r * f.width;
     const float scale = f.scales[r];
     Vector products{};
-    each_vector(f.width, [&](int64_t c, int64_t count) {
+    each_vector(0, f.width, [&](int64_t c, int64_t count) {
         const Vector pull = load_some(grad + c, count) * load_some(x + c, count) * scale;
         store_some(sums + c, count, load_some(sums + c, count) + pull);
         products += pull * load_some(f.weight + c, count);
     });
     const float back = sum_of(products) / float(f.width) * scale;
-    each_vector(f.width, [&](int64_t c, int64_t count) {
+    each_vector(0, f.width, [&](int64_t c, int64_t count) {
         const Vector own = load_some(grad + c, count) * load_some(f.weight + c, count);
         store_some(f.grad_x + r * f.width + c, count, (own - load_some(x + c, count) * back) * scale);
     });
@@ -75,7 +50,7 @@ void norm_backward_row(const NormBackward<Element>& f, int64_t r, float* sums) {
 void norm_backward(const NormBackward<Element>& f) {
     const int64_t size = norm_block(f.width), blocks = (f.rows + size - 1) / size;
     std::vector<float> sums(blocks * f.width, 0.0f);
-    in_parallel(blocks, f.threads, 1, [&](int64_t block, float*) {
+    in_parallel(blocks, f.threads, 0, [&](int64_t block, float*) {
         for (int64_t r = block * size; r < std::min(f.rows, (block + 1) * size); ++r) {
             norm_backward_row(f, r, sums.data() + block * f.width);
         }

@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
@@ -82,19 +84,23 @@ def test_the_loss_of_a_chunk_equals_its_twin_in_double_precision(
     torch.testing.assert_close(grad.double(), wanted[1], rtol=tolerance, atol=tolerance * 1e-3)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_loss_of_a_chunk_has_the_same_bits_with_any_number_of_threads(
-    dtype: torch.dtype,
-) -> None:
+def _assert_same_bits_with_any_number_of_threads(compute: Callable[[], tuple[Tensor, ...]]) -> None:
     before, found = torch.get_num_threads(), []
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            found.append(chunk_loss(*_chunk(37, 100, dtype), None))
+            found.append(compute())
     finally:
         torch.set_num_threads(before)
     for other in found[1:]:
         assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_loss_of_a_chunk_has_the_same_bits_with_any_number_of_threads(
+    dtype: torch.dtype,
+) -> None:
+    _assert_same_bits_with_any_number_of_threads(lambda: chunk_loss(*_chunk(37, 100, dtype), None))
 
 
 @pytest.mark.parametrize("spoiled", [torch.nan, torch.inf])
@@ -179,14 +185,18 @@ def test_the_compiled_norm_and_its_gradients_equal_torch_s_in_double_precision(
 
 
 def test_the_norm_s_gradient_has_the_same_bits_with_any_number_of_threads() -> None:
-    threads, found = torch.get_num_threads(), []
     x, weight = torch.randn(3000, 64).requires_grad_(), torch.randn(64).requires_grad_()
-    try:
-        for number in (1, 2, 3):
-            torch.set_num_threads(number)
-            out = rms_norm(x, weight, 1e-6)
-            found.append(torch.autograd.grad(out.square().sum(), (x, weight)))
-    finally:
-        torch.set_num_threads(threads)
-    for other in found[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+    _assert_same_bits_with_any_number_of_threads(
+        lambda: torch.autograd.grad(rms_norm(x, weight, 1e-6).square().sum(), (x, weight))
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_norm_and_gate_have_the_same_bits_with_and_without_a_graph(dtype: torch.dtype) -> None:
+    """Else a model would differ from itself as its own reference."""
+    x, up = (torch.randn(40, 33, dtype=dtype).requires_grad_() for _ in range(2))
+    weight = torch.randn(33).requires_grad_()
+    found = rms_norm(x * 1, weight, 1e-6), swiglu(x * 1, up * 1)
+    with torch.no_grad():
+        alone = rms_norm(x * 1, weight, 1e-6), swiglu(x * 1, up * 1)
+    assert all(torch.equal(a, b) for a, b in zip(found, alone, strict=True))

@@ -20,7 +20,9 @@ HAS_COMPILED = find_spec("penjing.model._kernels") is not None  # mypy takes it 
 if HAS_COMPILED:
     from penjing.model import _kernels
 
-CPU_KERNELS = f"{_kernels.INSTRUCTIONS}+{_kernels.BFLOAT16}".strip("+") if HAS_COMPILED else "torch"
+CPU_KERNELS = "torch"
+if HAS_COMPILED:
+    CPU_KERNELS = "+".join(filter(None, (_kernels.INSTRUCTIONS, _kernels.BFLOAT16)))
 """What our own kernels use on this CPU: "avx512", "avx2", "plain", with "+bfloat16" where products
 of bfloat16 are instructions and "+amx" where those of whole tiles are; "torch" if they were not
 compiled.
@@ -56,72 +58,22 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """
     # A compiler fuses the plain form with what is around it.
     if x.device.type == "cpu" and not torch.compiler.is_compiling():
-        apply: Any = _RmsNorm.apply
         own = has_kernels(x.device, x.dtype) and weight.dtype == torch.float32
-        out: Tensor = _normalize(x, weight, eps)[0] if own else apply(x, weight, eps)
+        apply: Any = _CompiledRmsNorm.apply if own else _RmsNorm.apply
+        out: Tensor = apply(x, weight, eps)
         return out
     wide = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
     return functional.rms_norm(wide, weight.shape, weight.to(wide.dtype), eps).to(x.dtype)
 
 
-@torch.library.custom_op("penjing::rms_norm", mutates_args=())
-def _normalize(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """The normalized rows, and what each was scaled by, for the backward pass."""
-    out, scales = x.new_empty(x.shape), weight.new_empty(x.numel() // x.shape[-1])
-    threads = torch.get_num_threads()
-    _kernels.normalize(_rows(x), weight.detach(), eps, _rows(out), scales, threads)
-    return out, scales
-
-
-@torch.library.custom_op("penjing::rms_norm_backward", mutates_args=())
-def _differentiate_norm(
-    grad: Tensor, x: Tensor, weight: Tensor, scales: Tensor
-) -> tuple[Tensor, Tensor]:
-    grads = x.new_empty(x.shape), weight.new_empty(weight.shape)
-    given, threads = (_rows(grad), _rows(x), weight.detach(), scales), torch.get_num_threads()
-    _kernels.differentiate_norm(*given, _rows(grads[0]), grads[1], threads)
-    return grads
-
-
-@_normalize.register_fake
-def _(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    del eps
-    return x.new_empty(x.shape), weight.new_empty(x.numel() // x.shape[-1])
-
-
-@_differentiate_norm.register_fake
-def _(grad: Tensor, x: Tensor, weight: Tensor, scales: Tensor) -> tuple[Tensor, Tensor]:
-    del grad, scales
-    return x.new_empty(x.shape), weight.new_empty(weight.shape)
-
-
-def _keep_for_norm(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    x, weight, _ = inputs
-    ctx.save_for_backward(x, weight, output[1])
-
-
-def _backward_norm(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None]:
-    x, weight, scales = ctx.saved_tensors
-    grad_x, grad_weight = _differentiate_norm(grad, x, weight, scales)
-    return grad_x, grad_weight, None
-
-
-_normalize.register_autograd(_backward_norm, setup_context=_keep_for_norm)
-
-
-def _rows(x: Tensor) -> Tensor:
-    """(rows, width), as kernels take it."""
-    return for_kernel(x.contiguous().view(-1, x.shape[-1]))
-
-
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """silu(gate) x up. Source: arXiv:2002.05202, equation 6, before the last product.
 
-    In training our own kernel does it: torch takes twice as long, and in bfloat16 what its compiler
-    makes of it does too.
+    Our own kernel does it: torch takes twice as long, and in bfloat16 what its compiler makes of it
+    does too.
     """
     compiled_well = torch.compiler.is_compiling() and gate.dtype != torch.bfloat16
-    if gate.requires_grad and has_kernels(gate.device, gate.dtype) and not compiled_well:
+    if has_kernels(gate.device, gate.dtype) and not compiled_well:
         out: Tensor = _open_gate(gate, up)
         return out
     return functional.silu(gate) * up
@@ -259,6 +211,25 @@ class _RmsNorm(torch.autograd.Function):
         along = torch.linalg.vecdot(grad_normal, normal).div_(normal.shape[-1])[..., None]
         grad_x = grad_normal.addcmul_(normal, along, value=-1).mul_(scale)
         return grad_x.to(grad.dtype), grad_weight, None
+
+
+class _CompiledRmsNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        out, scales = x.new_empty(x.shape), weight.new_empty(x.numel() // x.shape[-1])
+        threads = torch.get_num_threads()
+        _kernels.normalize(_flat(x), weight.detach(), eps, _flat(out), scales, threads)
+        ctx.save_for_backward(x, weight, scales)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        x, weight, scales = ctx.saved_tensors
+        grad_x, grad_weight = x.new_empty(x.shape), weight.new_empty(weight.shape)
+        given = (_flat(grad), _flat(x), weight.detach(), scales, _flat(grad_x), grad_weight)
+        _kernels.differentiate_norm(*given, torch.get_num_threads())
+        return grad_x, grad_weight, None
 
 
 class _WeightedLoss(torch.autograd.Function):
