@@ -72,19 +72,22 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     Our own kernel does it: torch takes twice as long, and in bfloat16 what its compiler makes of it
     does too.
     """
-    compiled_well = torch.compiler.is_compiling() and gate.dtype != torch.bfloat16
-    if has_kernels(gate.device, gate.dtype) and not compiled_well:
-        out: Tensor = _open_gate(gate, up)
-        return out
-    return functional.silu(gate) * up
-
-
-@torch.library.custom_op("penjing::swiglu", mutates_args=())
-def _open_gate(gate: Tensor, up: Tensor) -> Tensor:
-    out = gate.new_empty(gate.shape)
-    gate, up = _flat(gate), _flat(up)
-    _kernels.open_gate(gate, up, _flat(out), torch.get_num_threads())
+    compiling = torch.compiler.is_compiling()
+    if not has_kernels(gate.device, gate.dtype) or (compiling and gate.dtype != torch.bfloat16):
+        return functional.silu(gate) * up
+    if not compiling and not gate.requires_grad:  # what an operation costs counts in generation
+        return _gated(gate, up)
+    out: Tensor = _open_gate(gate, up)
     return out
+
+
+def _gated(gate: Tensor, up: Tensor) -> Tensor:
+    out = gate.new_empty(gate.shape)
+    _kernels.open_gate(_flat(gate), _flat(up), _flat(out), torch.get_num_threads())
+    return out
+
+
+_open_gate = torch.library.custom_op("penjing::swiglu", _gated, mutates_args=())
 
 
 @torch.library.custom_op("penjing::swiglu_backward", mutates_args=())
