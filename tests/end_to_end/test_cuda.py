@@ -218,6 +218,25 @@ def test_the_whole_way_runs_there_as_the_probe_chooses(tmp_path: Path) -> None:
         assert losses(run, stage)
 
 
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("wish", ["dtype=bfloat16", "gradient_checkpointing=true", "compile=block"])
+def test_precisions_kept_activations_and_compiled_code_change_losses_by_rounding(
+    wish: str, small_run: Path, tmp_path: Path
+) -> None:
+    run = grow(tmp_path, "runtime.device=cuda", "runtime.dtype=float32", f"runtime.{wish}")
+    for stage in ("pretrain", "midtrain", "sft"):
+        assert losses(run, stage) == pytest.approx(losses(small_run, stage), abs=0.05)
+
+
+def test_float16_begins_with_the_same_loss_and_learns_once_its_scale_fits(
+    small_run: Path, tmp_path: Path
+) -> None:
+    run = grow(tmp_path, "runtime.device=cuda", "runtime.dtype=float16")
+    found, wanted = losses(run, "pretrain"), losses(small_run, "pretrain")
+    assert found[0] == pytest.approx(wanted[0], abs=0.01)
+    assert found[-1] < found[0]  # steps whose gradients overflowed were left out
+
+
 def test_batches_of_workers_in_pinned_memory_are_those_made_in_turn(tmp_path: Path) -> None:
     stream = make_stream(tmp_path)
     wanted = list(islice(stream.step_batches(0), 40))
