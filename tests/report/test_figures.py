@@ -31,6 +31,11 @@ def test_smoothing_keeps_a_straight_line_and_its_length() -> None:
     assert len(smooth(line)) == 100
 
 
+def test_a_smooth_curve_does_not_end_at_its_last_points_noise() -> None:
+    noisy = [(float(x), float(x % 2)) for x in range(340)]
+    assert all(abs(y - 0.5) < 0.2 for _, y in smooth(noisy))
+
+
 def test_evenly_keeps_both_ends() -> None:
     picked = evenly(range(1000), 7)
     assert len(picked) == 7

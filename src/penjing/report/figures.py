@@ -3,6 +3,7 @@
 """
 
 import math
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -49,14 +50,18 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 
 def smooth(points: Sequence[Point]) -> tuple[Point, ...]:
-    """Centred running mean over a twentieth of the points (shorter at both ends, so no lag)."""
+    """Straight lines fitted to the twentieth of the points around each (half of it at both ends):
+    a running mean inside, with no lag and no single point that decides where the curve ends.
+    """
     reach = len(points) // 40
-    means = []
+    smoothed = []
     for index, (x, _) in enumerate(points):
-        span = min(reach, index, len(points) - 1 - index)
-        window = points[index - span : index + span + 1]
-        means.append((x, sum(y for _, y in window) / len(window)))
-    return tuple(means)
+        window = points[max(0, index - reach) : index + reach + 1]
+        mid_x, mid_y = (statistics.fmean(values) for values in zip(*window, strict=True))
+        spread = sum((at - mid_x) ** 2 for at, _ in window)
+        slope = sum((at - mid_x) * (y - mid_y) for at, y in window) / spread if spread else 0.0
+        smoothed.append((x, mid_y + slope * (x - mid_x)))
+    return tuple(smoothed)
 
 
 def evenly(points: Sequence[Item], limit: int = 300) -> tuple[Item, ...]:
