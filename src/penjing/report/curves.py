@@ -61,7 +61,7 @@ def _values(stage: StageReport) -> Iterator[Chart]:
     if scores:
         series = (Series(key, tuple(lines[key]), 1 + i % 6) for i, key in enumerate(scores))
         yield Chart(f"{stage.name}: reward and accuracy", tuple(series), low=0.0, high=1.0)
-    for key in lines.keys() - scores:
+    for key in (key for key in lines if key not in scores):
         line = Series(key, tuple(lines[key]), _color(stage))
         yield Chart(f"{stage.name}: {key.replace('_', ' ')}", (line,))
 

@@ -311,7 +311,7 @@ def _environment(report: RunReport) -> Iterator[Block]:
 
 def _reproduction(report: RunReport) -> Iterator[Block]:
     commits = {manifest.versions.get("git_commit", "").rstrip("+") for manifest in report.manifests}
-    lines = [f"git checkout {commit}" for commit in commits - {"", "unknown"}]
+    lines = [f"git checkout {commit}" for commit in sorted(commits - {"", "unknown"})]
     lines.append(f"penjing train {report.name}.toml    # the resolved file below")
     yield Text("\n".join([*lines, f"penjing report {report.name}.toml"]), "code")
     rows = []
