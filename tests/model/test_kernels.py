@@ -147,6 +147,12 @@ def test_a_gate_far_from_zero_is_shut_or_open(extreme: float) -> None:
         torch.testing.assert_close(grad, (gate.detach() > 0).to(dtype), atol=1e-6, rtol=1e-2)
 
 
+def test_a_gate_without_a_graph_leaves_the_other_side_its_gradient() -> None:
+    gate, up = torch.tensor([2.0, -1.0]), torch.ones(2, requires_grad=True)
+    (grad,) = torch.autograd.grad(swiglu(gate, up).sum(), up)
+    torch.testing.assert_close(grad, torch.nn.functional.silu(gate))
+
+
 def test_a_gate_that_is_not_a_number_stays_visible() -> None:
     for dtype in (torch.float32, torch.bfloat16):
         gate = torch.tensor([float("nan"), float("inf"), 1.0], dtype=dtype, requires_grad=True)

@@ -75,8 +75,8 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     compiling = torch.compiler.is_compiling()
     if not has_kernels(gate.device, gate.dtype) or (compiling and gate.dtype != torch.bfloat16):
         return functional.silu(gate) * up
-    if not compiling and not gate.requires_grad:  # what an operation costs counts in generation
-        return _gated(gate, up)
+    if not (compiling or gate.requires_grad or up.requires_grad):
+        return _gated(gate, up)  # what an operation costs counts in generation
     out: Tensor = _open_gate(gate, up)
     return out
 
