@@ -3,12 +3,15 @@
 """
 
 import math
-import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import TypeVar
 
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
 Point = tuple[float, float]
 Item = TypeVar("Item")
 Scale = Callable[[float], float]
@@ -54,14 +57,21 @@ def smooth(points: Sequence[Point]) -> tuple[Point, ...]:
     a running mean inside, with no lag and no single point that decides where the curve ends.
     """
     reach = len(points) // 40
-    smoothed = []
-    for index, (x, _) in enumerate(points):
-        window = points[max(0, index - reach) : index + reach + 1]
-        mid_x, mid_y = (statistics.fmean(values) for values in zip(*window, strict=True))
-        spread = sum((at - mid_x) ** 2 for at, _ in window)
-        slope = sum((at - mid_x) * (y - mid_y) for at, y in window) / spread if spread else 0.0
-        smoothed.append((x, mid_y + slope * (x - mid_x)))
-    return tuple(smoothed)
+    if reach == 0:
+        return tuple(points)
+    x, y = np.array(points, np.float64).T
+    places = np.arange(len(points))
+    first, behind = np.maximum(places - reach, 0), np.minimum(places + reach + 1, len(points))
+
+    def mean(values: Floats) -> Floats:
+        sums = np.concatenate(([0.0], values.cumsum()))
+        means: Floats = (sums[behind] - sums[first]) / (behind - first)
+        return means
+
+    mid_x, mid_y = mean(x), mean(y)
+    slope = (mean(x * y) - mid_x * mid_y) / (mean(x * x) - mid_x**2)
+    fitted: list[float] = (mid_y + slope * (x - mid_x)).tolist()
+    return tuple((at, value) for (at, _), value in zip(points, fitted, strict=True))
 
 
 def evenly(points: Sequence[Item], limit: int = 300) -> tuple[Item, ...]:
